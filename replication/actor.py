@@ -1,0 +1,207 @@
+"""Actors: state and a bounded mailbox each, drained in batches by one host task.
+
+An actor owns its state alone. Others `post` to it and never touch it; `handle` is synchronous, so nothing can
+change between a check and the act that relies on it. Work that must wait (disk, network) is spawned, and posts
+its result back. An idle actor costs no task and no timer.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import structlog
+import trio
+
+from replication.environment import Clock
+
+T = TypeVar("T")
+
+MAILBOX_MESSAGES = 100_000
+"""Messages that may wait in one actor's mailbox; a full one refuses, which its poster turns into an answer."""
+TURN_ACTORS = 256
+"""Actors drained before the host task lets the sockets have a turn."""
+RESTART_BACKOFF_MS = (100, 1_000, 10_000, 60_000)
+"""Waits before a failed actor's first, second, ... restart; the last one repeats."""
+
+
+class MailboxFull(Exception):
+    """The actor has MAILBOX_MESSAGES waiting. Nothing was posted; the caller refuses the work it came from."""
+
+
+class Promise(Generic[T]):
+    """An answer that is given once, later: resolved with a value or rejected with an error.
+
+    `then` calls back, `wait` awaits. A waiter that is cancelled abandons the promise: whoever holds the work
+    looks at `abandoned` and may drop it.
+    """
+
+    __slots__ = ("_callbacks", "abandoned", "done", "error", "value")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.abandoned = False
+        self.value: T | None = None
+        self.error: Exception | None = None
+        self._callbacks: list[Callable[[Promise[T]], None]] | None = None
+
+    def resolve(self, value: T) -> None:
+        """Give the answer; the first word counts, later ones are ignored."""
+        if not self.done:
+            self.value = value
+            self._finish()
+
+    def reject(self, error: Exception) -> None:
+        """Give an error as the answer."""
+        if not self.done:
+            self.error = error
+            self._finish()
+
+    def then(self, callback: Callable[[Promise[T]], None]) -> None:
+        """Call back with this promise when it is done; at once if it is."""
+        if self.done:
+            callback(self)
+        elif self._callbacks is None:
+            self._callbacks = [callback]
+        else:
+            self._callbacks.append(callback)
+
+    async def wait(self) -> T:
+        """The value, or raises the error."""
+        if not self.done:
+            event = trio.Event()
+            self.then(lambda _: event.set())
+            try:
+                await event.wait()
+            finally:
+                self.abandoned = not self.done
+        return self.result()
+
+    def result(self) -> T:
+        """The value of a promise that is done, or raises its error."""
+        assert self.done, "asked for the result of a promise that has none yet"
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]  # resolve() stored a T
+
+    def _finish(self) -> None:
+        self.done = True
+        callbacks, self._callbacks = self._callbacks, None
+        if callbacks is not None:
+            for callback in callbacks:
+                callback(self)
+
+
+def rejected(error: Exception) -> Promise[Any]:
+    """A promise that is an error already."""
+    promise: Promise[Any] = Promise()
+    promise.reject(error)
+    return promise
+
+
+class Actor:
+    """Base of all actors: a name, a mailbox, and what to do with everything that waits in it."""
+
+    def __init__(self, host: Host, name: str) -> None:
+        self.host = host
+        self.name = name
+        self.stopped = False
+        self._mailbox: list[Any] = []
+        self._scheduled = False
+
+    def post(self, message: Any) -> None:
+        """Put a message into the mailbox and have it handled within this turn or the next.
+
+        Raises MailboxFull. A stopped actor's messages are dropped: `on_stop` answered whoever waited.
+        """
+        if self.stopped:
+            return
+        if len(self._mailbox) >= MAILBOX_MESSAGES:
+            raise MailboxFull(f"{self.name}: {MAILBOX_MESSAGES} messages are waiting")
+        self._mailbox.append(message)
+        if not self._scheduled:
+            self._scheduled = True
+            self.host.schedule(self)
+
+    def drain(self) -> None:
+        """Handle everything that waits. Called by the host only."""
+        self._scheduled = False
+        messages, self._mailbox = self._mailbox, []
+        if not self.stopped:
+            self.handle(messages)
+
+    def handle(self, messages: list[Any]) -> None:
+        """Act on the messages, in order."""
+        raise NotImplementedError(f"{type(self).__name__} handles no messages")
+
+    def summary(self) -> dict[str, Any]:
+        """A few facts for the log when this actor fails."""
+        return {}
+
+    def stop(self) -> None:
+        """End the actor: messages still waiting are dropped."""
+        self.stopped = True
+        self._mailbox.clear()
+
+
+class Host:
+    """The one task that drains all actors of a node, and their alarm clock."""
+
+    def __init__(self, clock: Clock, on_failure: Callable[[Actor, Exception], None]) -> None:
+        self.clock = clock
+        self._on_failure = on_failure
+        self._ready: deque[Actor] = deque()
+        self._alarms: list[tuple[int, int, Actor, Any]] = []
+        self._alarm_count = 0
+        self._wake = trio.Event()
+        self._log = structlog.get_logger("plait.actors")
+
+    def schedule(self, actor: Actor) -> None:
+        """Called by Actor.post."""
+        self._ready.append(actor)
+        self._wake.set()
+
+    def alarm(self, deadline_ns: int, actor: Actor, message: Any) -> None:
+        """Post `message` to the actor at a monotonic time. Cannot be taken back: the actor ignores old ones."""
+        self._alarm_count += 1  # breaks ties in the order of asking, so that runs are reproducible
+        heapq.heappush(self._alarms, (deadline_ns, self._alarm_count, actor, message))
+        if self._alarms[0][1] == self._alarm_count:
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Drain actors until cancelled."""
+        while True:
+            self._ring_alarms()
+            for _ in range(min(len(self._ready), TURN_ACTORS)):
+                self._drain(self._ready.popleft())
+            if self._ready:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._rest()
+
+    async def _rest(self) -> None:
+        self._wake = trio.Event()
+        if not self._alarms:
+            await self._wake.wait()
+            return
+        left_ns = self._alarms[0][0] - self.clock.monotonic_ns()
+        with trio.move_on_after(max(left_ns, 0) / 1e9):
+            await self._wake.wait()
+
+    def _ring_alarms(self) -> None:
+        now_ns = self.clock.monotonic_ns() if self._alarms else 0
+        while self._alarms and self._alarms[0][0] <= now_ns:
+            _, _, actor, message = heapq.heappop(self._alarms)
+            try:
+                actor.post(message)
+            except MailboxFull as error:
+                self._log.warning("alarm dropped", actor=actor.name, error=str(error))
+
+    def _drain(self, actor: Actor) -> None:
+        try:
+            actor.drain()
+        except Exception as error:  # the supervisor's place: one actor's failure must not end the others
+            self._log.error("actor failed", actor=actor.name, exc_info=error, **actor.summary())
+            self._on_failure(actor, error)
