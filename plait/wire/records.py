@@ -1,0 +1,220 @@
+"""The records inside a batch: walking, slicing into runs, and checking them.
+
+A record is: length, attributes, timestamp delta, offset delta, key, value, headers; numbers are varints, absent
+keys and values have length -1 (Kafka protocol guide, "Record"). A *run* is consecutive records of one batch as the
+slice of its uncompressed body that holds them: a queue delivers them without looking inside.
+
+Keys and values are given out as `bytes`. Measured: copying 100 bytes costs less than a memoryview object (60
+against 110 ns), and a large value's copy is small beside its trip through a socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from plait.wire import Buffer
+from plait.wire.compression import decompress
+from plait.wire.errors import BatchInvalid
+from plait.wire.header import HEADER_BYTES, BatchHeader, checksum, read_header, split
+from plait.wire.varint import read_unsigned, read_varint
+
+OPEN_BYTES_MAX = 64 << 20
+"""Default bound of a batch's records after decompression."""
+
+
+class Record:
+    """One message as stored."""
+
+    __slots__ = ("_headers", "key", "offset", "timestamp_ms", "value")
+
+    def __init__(
+        self, offset: int, timestamp_ms: int, key: bytes | None, value: bytes | None, headers: bytes = b"\0"
+    ) -> None:
+        self.offset = offset
+        self.timestamp_ms = timestamp_ms
+        self.key = key
+        self.value = value
+        self._headers = headers  # as on the wire, count first
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Name and value of each header, decoded when asked for. Raises BatchInvalid."""
+        return () if self._headers == b"\0" else read_headers(self._headers)
+
+    def __repr__(self) -> str:
+        return f"Record({self.offset}, {self.timestamp_ms}, {self.key!r}, {self.value!r}, {self._headers!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Record):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # how Python says "not hashable"
+
+
+@dataclass(slots=True)
+class RecordRun:
+    """Consecutive records of one batch, still encoded."""
+
+    base_offset: int
+    """Offset of the batch's first record (of delta 0), which need not be in the run."""
+    base_timestamp_ms: int
+    """What the records' deltas count from; with `append_time` the timestamp of every record."""
+    append_time: bool
+    """The broker's clock gave the timestamp."""
+    first_delta: int
+    """Offset of the run's first record, less `base_offset`."""
+    count: int
+    body: Buffer
+
+    @property
+    def first_offset(self) -> int:
+        """Offset of the run's first record."""
+        return self.base_offset + self.first_delta
+
+    @property
+    def last_offset(self) -> int:
+        """Offset of the run's last record."""
+        return self.base_offset + self.first_delta + self.count - 1
+
+
+def iterate(buffer: Buffer, max_bytes: int = OPEN_BYTES_MAX, *, verify: bool = True) -> Iterator[Record]:
+    """The records of consecutive batches, control batches left out.
+
+    `max_bytes` bounds each batch's decompression; `verify` checks the CRCs. Raises BatchInvalid.
+    """
+    for batch in split(buffer):
+        header = read_header(batch)
+        if verify and checksum(batch) != header.crc:
+            raise BatchInvalid(f"the batch at offset {header.base_offset} is damaged: its CRC-32C is wrong")
+        if not header.is_control:
+            yield from records_of(open_body(batch, header, max_bytes), header)
+
+
+def records_of(body: Buffer, header: BatchHeader) -> Iterator[Record]:
+    """The records of an opened batch. Raises BatchInvalid."""
+    append_time = header.timestamp_type == "append"
+    base_ms = header.max_timestamp_ms if append_time else header.base_timestamp_ms
+    return _walk(bytes(body), header.base_offset, base_ms, append_time, header.count)
+
+
+def iterate_run(run: RecordRun) -> Iterator[Record]:
+    """The records of a run. Raises BatchInvalid."""
+    return _walk(bytes(run.body), run.base_offset, run.base_timestamp_ms, run.append_time, run.count)
+
+
+def _walk(data: bytes, base_offset: int, base_ms: int, append_time: bool, count: int) -> Iterator[Record]:
+    """Every field's varint is read in place when it has one or two bytes: a call each costs the double."""
+    at = 0
+    size = len(data)
+    try:
+        for _ in range(count):
+            end, at = read_varint(data, at)
+            end += at
+            if not at < end <= size:
+                raise _broken(at, "the length leads out of the batch")
+            delta_ms, at = read_varint(data, at + 1)
+            delta, at = read_varint(data, at)
+            length, at = read_varint(data, at)
+            key: bytes | None = None
+            if length >= 0:
+                key = data[at : at + length]
+                at += length
+            length, at = read_varint(data, at)
+            value: bytes | None = None
+            if length >= 0:
+                value = data[at : at + length]
+                at += length
+            if at >= end:
+                raise _broken(at, "key and value are longer than the record")
+            yield Record(
+                base_offset + delta, base_ms if append_time else base_ms + delta_ms, key, value, data[at:end]
+            )
+            at = end
+    except IndexError:
+        raise _broken(size, "it ends inside a record") from None
+    if at != size:
+        raise _broken(at, "bytes follow the last record")
+
+
+def _broken(at: int, why: str) -> BatchInvalid:
+    return BatchInvalid(f"the batch is damaged at byte {at} of its records: {why}")
+
+
+def read_headers(data: bytes) -> tuple[tuple[str, bytes | None], ...]:
+    """The headers of a record, given as on the wire. Raises BatchInvalid."""
+    count, at = read_varint(data, 0)
+    if not 0 <= count <= len(data):
+        raise _broken(0, f"{count} headers")
+    found: list[tuple[str, bytes | None]] = []
+    for _ in range(count):
+        name, at = _read_bytes(data, at)
+        value, at = _read_bytes(data, at)
+        if name is None:
+            raise _broken(at, "a header without a name")
+        try:
+            found.append((name.decode(), value))
+        except UnicodeDecodeError:
+            raise _broken(at, "a header's name is not UTF-8") from None
+    if at != len(data):
+        raise _broken(at, "bytes follow the last header")
+    return tuple(found)
+
+
+def _read_bytes(data: bytes, at: int) -> tuple[bytes | None, int]:
+    length, at = read_varint(data, at)
+    if length == -1:
+        return None, at
+    if length < 0 or at + length > len(data):
+        raise _broken(at, "a length leads out of its record")
+    return data[at : at + length], at + length
+
+
+def open_body(buffer: Buffer, header: BatchHeader, max_bytes: int = OPEN_BYTES_MAX) -> memoryview:
+    """The records of a batch, decompressed but encoded; at most `max_bytes`. Raises BatchInvalid."""
+    body = memoryview(buffer)[HEADER_BYTES : header.size_bytes]
+    if header.compression == "none":
+        return body
+    return memoryview(decompress(header.compression, body, max_bytes))
+
+
+def positions(body: Buffer) -> list[int]:
+    """Where each record of an opened batch starts, and behind the last one its end: records i to j (both
+    included) are `body[found[i] : found[j + 1]]`. Looks at lengths only. Raises BatchInvalid.
+    """
+    data = body if isinstance(body, bytes) else bytes(body)
+    size = len(data)
+    at = 0
+    found: list[int] = []
+    append = found.append
+    try:
+        while at < size:
+            append(at)
+            first = data[at]
+            if first < 0x80:
+                at += 1
+            else:
+                second = data[at + 1]
+                if second < 0x80:
+                    first += (second << 7) - 0x80
+                    at += 2
+                else:
+                    first, at = read_unsigned(data, at)
+            if first & 1:
+                raise _broken(at, "a record has a negative length")
+            at += first >> 1
+    except IndexError:
+        raise _broken(size, "it ends inside a record") from None
+    if at != size:
+        raise _broken(size, "it ends inside a record")
+    append(at)
+    return found
+
+
+def run_of(header: BatchHeader, body: Buffer, found: Sequence[int], first: int, last: int) -> RecordRun:
+    """Records `first` to `last` (both included, counted from 0) of an opened batch; `found`: `positions(body)`."""
+    append_time = header.timestamp_type == "append"
+    base_ms = header.max_timestamp_ms if append_time else header.base_timestamp_ms
+    piece = memoryview(body)[found[first] : found[last + 1]]
+    return RecordRun(header.base_offset, base_ms, append_time, first, last - first + 1, piece)
