@@ -1,0 +1,1 @@
+"""What the nodes of a cluster agree on. Pure decisions: whoever acts on them stands above (node/)."""
