@@ -230,7 +230,7 @@ def _read_ok(head: Sequence[Any], payload: memoryview) -> Ok:
     return Ok(head[1], values, memoryview(b""))
 
 
-_read_rows = tuples(_DELIVERED, DELIVER_RUNS_MAX, low=-I63_MAX)  # a timestamp may be negative
+_read_rows = tuples(_DELIVERED, DELIVER_RUNS_MAX, low=~I63_MAX)  # a timestamp may be negative
 
 
 def _read_deliver(head: Sequence[Any], payload: memoryview) -> Deliver:

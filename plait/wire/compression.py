@@ -17,6 +17,13 @@ ZSTD_WINDOW_BYTES_MAX = 8 << 20
 SNAPPY_BLOCK_BYTES = 32 << 10
 """Input that one block of a snappy stream holds, as Kafka's Java client cuts it."""
 
+FRAMES_MAX = 16
+"""Gzip members or lz4 frames in one batch (producers write one): each costs a copy of what follows it."""
+SNAPPY_BLOCK_BYTES_MIN = 1 << 10
+"""What a snappy block must hold on average, so that a flood of tiny blocks is refused."""
+ZSTD_READ_BYTES = 256 << 10
+"""Output taken at once from a zstd stream of unknown size."""
+
 _XERIAL = b"\x82SNAPPY\0"
 _XERIAL_HEAD = _XERIAL + struct.pack(">ii", 1, 1)
 _SIZE = struct.Struct(">i")
@@ -63,7 +70,7 @@ def _gunzip(data: bytes, max_bytes: int) -> bytes:
 
     out = []
     room = max_bytes + 1
-    while data:
+    for _ in range(FRAMES_MAX):
         stream = isal_zlib.decompressobj(31)  # 31: gzip framing
         try:
             out.append(stream.decompress(data, room))
@@ -75,7 +82,9 @@ def _gunzip(data: bytes, max_bytes: int) -> bytes:
         if not stream.eof:
             raise _damaged("gzip", "it ends too early")
         data = stream.unused_data
-    return b"".join(out)
+        if not data:
+            return b"".join(out)
+    raise _damaged("gzip", f"it has over {FRAMES_MAX} members")
 
 
 def _snap(data: bytes) -> bytes:
@@ -91,16 +100,17 @@ def _snap(data: bytes) -> bytes:
 def _unsnap(data: bytes, max_bytes: int) -> bytes:
     if not data.startswith(_XERIAL):
         return _unsnap_block(data, max_bytes)
-    out = []
+    out: list[bytes] = []
     room = max_bytes
     at = len(_XERIAL_HEAD)
-    if len(data) < at:
-        raise _damaged("snappy", "it ends too early")
-    while at < len(data):
-        if at + 4 > len(data):
+    blocks_max = max_bytes // SNAPPY_BLOCK_BYTES_MIN + FRAMES_MAX
+    while at != len(data):
+        if at + _SIZE.size > len(data):
             raise _damaged("snappy", "it ends too early")
+        if len(out) == blocks_max:
+            raise _damaged("snappy", f"it has over {blocks_max} blocks")
         (size,) = _SIZE.unpack_from(data, at)
-        at += 4
+        at += _SIZE.size
         if not 0 < size <= len(data) - at:
             raise _damaged("snappy", f"a block of {size} bytes")
         block = _unsnap_block(data[at : at + size], room)
@@ -132,7 +142,7 @@ def _unlz4(data: bytes, max_bytes: int) -> bytes:
 
     out = []
     room = max_bytes + 1
-    while data:
+    for _ in range(FRAMES_MAX):
         stream = lz4.frame.LZ4FrameDecompressor()
         try:
             out.append(stream.decompress(data, room))
@@ -144,7 +154,9 @@ def _unlz4(data: bytes, max_bytes: int) -> bytes:
         if not stream.eof:
             raise _damaged("lz4", "it ends too early")
         data = stream.unused_data or b""
-    return b"".join(out)
+        if not data:
+            return b"".join(out)
+    raise _damaged("lz4", f"it has over {FRAMES_MAX} frames")
 
 
 def _zstd(data: bytes) -> bytes:
@@ -160,8 +172,14 @@ def _unzstd(data: bytes, max_bytes: int) -> bytes:
     out = []
     room = max_bytes + 1
     try:
-        with opener.stream_reader(data, read_across_frames=True) as stream:
-            while piece := stream.read(min(room, 1 << 20)):
+        size = zstandard.frame_content_size(data)
+        if size > max_bytes:
+            raise _too_much(max_bytes)
+        if size >= 0:
+            return opener.decompress(data, allow_extra_data=False)
+        # A stream that was cut short just ends here; the records in it then do not add up.
+        with opener.stream_reader(data) as stream:
+            while piece := stream.read(min(room, ZSTD_READ_BYTES)):
                 out.append(piece)
                 room -= len(piece)
                 if room <= 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from struct import Struct
 from typing import Any
 
@@ -75,7 +76,10 @@ def is_plain(value: Any) -> bool:
     """Whether the value has only what heads may have (a tuple is sent as a list)."""
     kind = type(value)
     if kind is list or kind is tuple:
-        return _SCALARS.issuperset(map(type, value)) or all(map(is_plain, value))
+        kinds = set(map(type, value))
+        if kinds == {list}:  # thousands of short lists: judged together
+            return is_plain(list(chain.from_iterable(value)))
+        return kinds <= _SCALARS or all(map(is_plain, value))
     if kind is dict:
         return all(type(key) is str for key in value) and all(map(is_plain, value.values()))
     return kind in _SCALARS

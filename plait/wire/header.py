@@ -31,9 +31,13 @@ CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 """Compression by its number in the attributes."""
 
 HEADER = Struct(">qiibIhiqqqhii")
+START = Struct(">qiibI")
+"""The fields that the CRC does not cover."""
+COVERED = Struct(">hiqqqhii")
+"""The fields that it covers."""
 _PLACE = Struct(">q")
 _EPOCH = Struct(">i")
-_START = Struct(">qii")
+_MOVED = Struct(">qii")
 
 TIMESTAMP_APPEND = 0x08
 """Attribute: the maximal timestamp is the broker's, and that of every record."""
@@ -141,4 +145,4 @@ def assigned(buffer: Buffer, base_offset: int, leader_epoch: int) -> list[Buffer
     """The batch in its place, as buffers to be written one behind the other; the body is not copied."""
     view = memoryview(buffer)
     (length,) = _EPOCH.unpack_from(view, 8)
-    return [_START.pack(base_offset, length, leader_epoch), view[_START.size :]]
+    return [_MOVED.pack(base_offset, length, leader_epoch), view[_MOVED.size :]]
