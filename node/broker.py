@@ -1,0 +1,361 @@
+"""The broker as gateways see it: every call is answered by a promise, every error is a PlaitError.
+
+    gateway ──> Broker ──name, partition──> the partition's actor on this node
+
+Any number of gateways share one broker; each speaks its protocol and knows nothing of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import structlog
+
+from cluster.catalogue import Topic
+from cluster.names import check_subscription_name
+from cluster.settings import record_limit_bytes
+from node.consumers import Consumer, LeasedRun
+from node.describe import describe_subscriptions, describe_topic
+from node.entries import Command
+from node.metadata import Metadata
+from node.outbox import OUTBOX_PRODUCERS
+from node.partition import Attach, ClientGone, Detach, Look, Partition, Settle
+from node.publishing import Publish, Published
+from node.readers import Fetch, Fetched, Locate, Located
+from node.replicas import Replicas
+from node.router import Router
+from node.shared import Settled
+from node.state import QUEUE_SUBSCRIPTION
+from plait.wire.batch import BatchLimits, check_records, open_body, read_header, validate
+from plait.wire.errors import BatchInvalid, InternalError, NotFound, Overloaded, PlaitError, WrongKind
+from replication.actor import Actor, MailboxFull, Promise, rejected
+from replication.environment import Buffer, Tasks
+
+T = TypeVar("T")
+MAILBOX_RETRY_MS = 100
+"""What is told to whoever meets a full mailbox."""
+PREFETCH_RECORDS_MAX = 100_000
+"""Records that one consumer may hold unacknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerOptions:
+    """How a consumer wants to be served."""
+
+    prefetch: int
+    """Records that it may hold unacknowledged; shared out over a queue's partitions."""
+    lease_ms: int
+    """0: the queue's own."""
+    client: str
+
+
+class Attachment:
+    """One consumer's hold on all partitions of a queue or shared subscription."""
+
+    def __init__(self, subscription: str, members: list[tuple[Partition, Consumer]]) -> None:
+        self._subscription = subscription
+        self._members = members
+
+    def settle(
+        self, partition: int, action: str, extend_ms: int, items: Sequence[tuple[int, int, int]]
+    ) -> Promise[Settled]:
+        """Say what became of leased records: (lease_id, first, last) each. Actions: ack, return, extend.
+
+        `extend_ms` is the new length of an extended lease from now on, or the delay of a return.
+        """
+        if not 0 <= partition < len(self._members):
+            return rejected(NotFound(f"there is no partition {partition}; nothing was settled"))
+        actor, consumer = self._members[partition]
+        command: list[Any]
+        match action:
+            case "ack":
+                command = [Command.ACK, self._subscription, items]
+            case "return":
+                command = [Command.RETURN, self._subscription, items, extend_ms]
+            case _:
+                command = [Command.EXTEND, self._subscription, items, extend_ms]
+        message = Settle(consumer, command)
+        return _post(actor, message, message.promise)
+
+    def pause(self) -> None:
+        """Lease nothing more to this consumer until `resume`."""
+        for _, consumer in self._members:
+            consumer.paused = True
+
+    def resume(self) -> None:
+        """Lease to this consumer again."""
+        for actor, consumer in self._members:
+            consumer.paused = False
+            actor.post(Look())
+
+    def detach(self) -> Promise[None]:
+        """End it: what the consumer holds goes back to the queue."""
+        done: Promise[None] = Promise()
+        left = len(self._members)
+
+        def one_done(_: Promise[None]) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                done.resolve(None)
+
+        for actor, consumer in self._members:
+            message = Detach(consumer)
+            message.promise.then(one_done)
+            _post(actor, message, message.promise)
+        return done
+
+
+class Broker:
+    """The facade. One per node; all its methods may be called from any task of the node."""
+
+    def __init__(self, metadata: Metadata, replicas: Replicas, limits: BatchLimits, tasks: Tasks) -> None:
+        self.limits = limits
+        self.cluster_id = metadata.cluster_id
+        self.node_id = metadata.node_id
+        self.incarnation = metadata.incarnation
+        self._metadata = metadata
+        self._replicas = replicas
+        self._router = Router(metadata.node_id)
+        self._tasks = tasks
+        self._consumer_number = 0
+
+    # administration
+
+    def create(self, kind: str, name: str, settings: dict[str, Any]) -> Promise[dict[str, Any]]:
+        """Create a topic or queue; its description. The same again is no error, other settings are."""
+        return self._soon("create", self._create(kind, name, settings))
+
+    def describe(self, name: str) -> Promise[dict[str, Any]]:
+        """What a topic or queue is, and how it is doing now."""
+        try:
+            topic, partitions = self._find(name)
+        except PlaitError as error:
+            return rejected(error)
+        promise: Promise[dict[str, Any]] = Promise()
+        promise.resolve(describe_topic(topic, partitions, self.node_id))
+        return promise
+
+    def delete(self, name: str) -> Promise[None]:
+        """Delete a topic or queue with everything in it."""
+        return self._soon("delete", self._delete(name))
+
+    def names(self, kind: str) -> Promise[list[dict[str, Any]]]:
+        """Descriptions of all topics ("topic"), queues ("queue") or both (""); none of the broker's own."""
+        found = [
+            describe_topic(topic, partitions, self.node_id)
+            for topic in self._metadata.catalogue.topics()
+            if not topic.internal
+            and kind in ("", topic.kind)
+            and (partitions := self._replicas.partitions(topic.topic_id)) is not None
+        ]
+        promise: Promise[list[dict[str, Any]]] = Promise()
+        promise.resolve(found)
+        return promise
+
+    def new_producer(self) -> Promise[tuple[int, int]]:
+        """(producer id, epoch) of a new idempotent producer; ids are never used again."""
+        return self._soon("producer", self._metadata.new_producer())
+
+    def subscriptions(self, name: str) -> Promise[list[dict[str, Any]]]:
+        """The subscriptions of a topic or queue, with their lag or backlog."""
+        try:
+            topic, partitions = self._find(name)
+        except PlaitError as error:
+            return rejected(error)
+        promise: Promise[list[dict[str, Any]]] = Promise()
+        promise.resolve(describe_subscriptions(topic, partitions, self._replicas.stream_positions(topic.topic_id)))
+        return promise
+
+    # data
+
+    def publish(self, name: str, partition: int, batch: Buffer, client: str) -> Promise[Published]:
+        """Store one RecordBatch; partition -1 leaves the choice to the broker.
+
+        Answered when a majority has it on disk. `client` is whose fair share it counts to.
+        """
+        try:
+            topic, partitions = self._find(name)
+            header = validate(batch, self._batch_limits(topic))
+            if header.is_control or header.is_transactional:
+                raise BatchInvalid("transactions are not served; the batch was not stored: publish without one")
+            if header.producer_id >= OUTBOX_PRODUCERS:
+                raise BatchInvalid(
+                    f"producer id {header.producer_id} was given to nobody; the batch was not stored"
+                )
+            if topic.kind == "queue" or header.compression == "none":
+                check_records(open_body(batch, header), header)
+            number = self._router.partition_of(topic, partition, len(batch))
+        except PlaitError as error:
+            return rejected(error)
+        message = Publish(batch, header, client)
+        return _post(partitions[number], message, message.promise)
+
+    def publish_dead_letters(self, name: str, group: int, batch: bytes) -> Promise[Published]:
+        """Store what a group gives up; the same group always goes to the same partition."""
+        try:
+            _, partitions = self._find(name)
+        except PlaitError as error:
+            return rejected(error)
+        message = Publish(batch, read_header(batch), f"dead-letters/{group}")
+        return _post(partitions[group % len(partitions)], message, message.promise)
+
+    def fetch(self, name: str, partition: int, offset: int, max_bytes: int, wait_ms: int) -> Promise[Fetched]:
+        """Committed batches from `offset` on; waits up to `wait_ms` for the first."""
+        message = Fetch(offset, max_bytes, wait_ms)
+        return self._ask(name, partition, message, message.promise, kind="topic")
+
+    def locate(self, name: str, partition: int, at: str | int) -> Promise[Located]:
+        """The offset of "start", "end", or of the first record with at least that timestamp in ms."""
+        message = Locate(at)
+        return self._ask(name, partition, message, message.promise)
+
+    def commit(self, subscription: str, name: str, positions: Sequence[tuple[int, int]]) -> Promise[None]:
+        """Store a stream subscription's position, (partition, offset) each: the next record it wants."""
+        try:
+            check_subscription_name(subscription)
+            topic, partitions = self._find(name, kind="topic")
+            for number, offset in positions:
+                if not 0 <= number < len(partitions):
+                    raise NotFound(f"{name} has no partition {number}; no position was stored")
+                if offset < 0:
+                    raise NotFound(f"there is no offset {offset}; no position was stored")
+        except PlaitError as error:
+            return rejected(error)
+        return self._replicas.commit_positions(subscription, topic.topic_id, positions)
+
+    def committed(self, subscription: str, name: str) -> Promise[list[tuple[int, int]]]:
+        """The stored position of a stream subscription in each partition that it has one in."""
+        promise: Promise[list[tuple[int, int]]] = Promise()
+        try:
+            check_subscription_name(subscription)
+            topic, _ = self._find(name, kind="topic")
+            promise.resolve(self._replicas.stored_positions(subscription, topic.topic_id))
+        except PlaitError as error:
+            promise.reject(error)
+        return promise
+
+    def attach(
+        self,
+        name: str,
+        subscription: str,
+        options: ConsumerOptions,
+        deliver: Callable[[int, list[LeasedRun]], None],
+        gone: Callable[[PlaitError], None],
+    ) -> Promise[Attachment]:
+        """Consume a queue (subscription ""): `deliver(partition, runs)` is called with what is leased.
+
+        `gone(error)` is called when the queue ceases to be served here; the attachment is then over.
+        """
+        try:
+            topic, partitions = self._find(name, kind="queue")
+            if subscription != QUEUE_SUBSCRIPTION:
+                raise NotFound(f"queue {name} has no subscription {subscription!r}; nothing was attached")
+        except PlaitError as error:
+            return rejected(error)
+        prefetch = max(1, min(options.prefetch, PREFETCH_RECORDS_MAX) // len(partitions))
+        members = [
+            (
+                actor,
+                Consumer(
+                    self._new_consumer_id(),
+                    subscription,
+                    prefetch,
+                    options.lease_ms or topic.settings.lease_ms,
+                    partial(deliver, actor.number),
+                    gone,
+                ),
+            )
+            for actor in partitions
+        ]
+        return self._soon("attach", _attach(Attachment(subscription, members), members))
+
+    def client_gone(self, client: str) -> None:
+        """A connection has ended: what waits for it in any partition is dropped."""
+        for partitions in self._replicas.all_partitions():
+            for actor in partitions:
+                if actor.admission.waiting:
+                    actor.post(ClientGone(client))
+
+    # inside
+
+    async def _create(self, kind: str, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+        topic = await self._metadata.create(kind, name, settings, self.limits.max_record_bytes)
+        partitions = await self._replicas.opened(topic)
+        return describe_topic(topic, partitions, self.node_id)
+
+    async def _delete(self, name: str) -> None:
+        topic = await self._metadata.delete(name)
+        await self._replicas.closed(topic)
+
+    def _find(self, name: str, kind: str = "") -> tuple[Topic, list[Partition]]:
+        topic = self._metadata.catalogue.topic(name)
+        if topic is None or topic.internal:
+            raise NotFound(f"there is no topic or queue {name!r}; nothing was done: create it first")
+        if kind and topic.kind != kind:
+            raise WrongKind(f"{name} is a {topic.kind}; this needs a {kind}; nothing was done")
+        partitions = self._replicas.partitions(topic.topic_id)
+        if partitions is None:
+            raise NotFound(f"{name} is being created or deleted; nothing was done; try again")
+        return topic, partitions
+
+    def _ask(self, name: str, partition: int, message: Any, promise: Promise[T], kind: str = "") -> Promise[T]:
+        try:
+            _, partitions = self._find(name, kind)
+        except PlaitError as error:
+            return rejected(error)
+        if not 0 <= partition < len(partitions):
+            return rejected(
+                NotFound(
+                    f"{name} has the partitions 0 to {len(partitions) - 1}, not {partition}; nothing was done"
+                )
+            )
+        return _post(partitions[partition], message, promise)
+
+    def _batch_limits(self, topic: Topic) -> BatchLimits:
+        if topic.settings.max_record_bytes is None:
+            return self.limits
+        return BatchLimits(
+            record_limit_bytes(topic.settings, self.limits.max_record_bytes), self.limits.max_batch_bytes
+        )
+
+    def _new_consumer_id(self) -> str:
+        self._consumer_number += 1
+        return f"{self.node_id}.{self.incarnation}.{self._consumer_number}"
+
+    def _soon(self, name: str, work: Awaitable[T]) -> Promise[T]:
+        promise: Promise[T] = Promise()
+        self._tasks.spawn(f"broker/{name}", _fulfil, promise, work)
+        return promise
+
+
+async def _fulfil(promise: Promise[T], work: Awaitable[T]) -> None:
+    try:
+        promise.resolve(await work)
+    except PlaitError as error:
+        promise.reject(error)
+    except Exception as error:  # a defect in one request must not end the node, and its asker needs an answer
+        structlog.get_logger("plait.node").error("request failed", exc_info=error)
+        promise.reject(InternalError("the broker failed at this; its log says more; it may or may not be done"))
+
+
+async def _attach(attachment: Attachment, members: list[tuple[Partition, Consumer]]) -> Attachment:
+    for actor, consumer in members:
+        message = Attach(consumer)
+        await _post(actor, message, message.promise).wait()
+    return attachment
+
+
+def _post(actor: Actor, message: Any, promise: Promise[T]) -> Promise[T]:
+    try:
+        actor.post(message)
+    except MailboxFull as error:
+        promise.reject(
+            Overloaded(f"{error}; nothing was done; try again", reason="mailbox", retry_after_ms=MAILBOX_RETRY_MS)
+        )
+    if actor.stopped:
+        promise.reject(NotFound(f"{actor.name} was deleted; nothing was done"))
+    return promise

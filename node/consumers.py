@@ -1,0 +1,223 @@
+"""Who consumes a partition's shared subscriptions, and what they are given.
+
+    credit and records ──choose──> lease commands ──(committed)──> leased ──> the consumer's `deliver`
+
+Soft state of the leader: a new leader starts with no consumers, and they attach again. What a consumer holds is
+the replicated lease alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from node.leases import LeaseChooser
+from node.shared import SharedSubscription
+from node.source import RecordSource
+from plait.wire.batch import RecordRun
+from plait.wire.errors import PlaitError
+from replication.environment import Tasks
+from replication.machine import Range
+
+GRANT_BYTES = 1 << 20
+"""What one lease command grants one consumer at the most, by the mean size of the backlog's records."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedRun:
+    """Records leased to a consumer: delivery number `deliveries`, settled by this lease id."""
+
+    lease_id: int
+    deliveries: int
+    run: RecordRun
+
+
+@dataclass(slots=True)
+class Consumer:
+    """One consumer of one subscription, at one partition."""
+
+    consumer_id: str
+    """node.incarnation.number: unique for ever."""
+    subscription: str
+    prefetch: int
+    """Records that it may hold unacknowledged."""
+    lease_ms: int
+    deliver: Callable[[list[LeasedRun]], None]
+    gone: Callable[[PlaitError], None]
+    reserved: int = 0
+    """Records in lease commands that are proposed and not applied."""
+    paused: bool = False
+    detached: bool = False
+
+
+@dataclass(slots=True)
+class Grant:
+    """A choice of the leader: these records for this consumer."""
+
+    consumer: Consumer
+    ranges: list[Range]
+    records: int
+
+
+@dataclass(slots=True)
+class _Line:
+    """The consumers of one subscription, in turn."""
+
+    shared: SharedSubscription
+    chooser: LeaseChooser
+    consumers: dict[str, Consumer] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Parcel:
+    """Leased records on their way to a consumer; `first` moves on as they are read."""
+
+    consumer: Consumer
+    lease_id: int
+    first: int
+    last: int
+    deliveries: int
+
+
+class Consumers:
+    """The consumers of one partition."""
+
+    def __init__(self, name: str, source: RecordSource, tasks: Tasks) -> None:
+        self._name = name
+        self._source = source
+        self._tasks = tasks
+        self._lines: dict[str, _Line] = {}
+        self._parcels: deque[_Parcel] = deque()  # waiting for a read from disk; bounded by the consumers' credit
+        self._reading = False
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
+    def add(self, consumer: Consumer, shared: SharedSubscription) -> None:
+        """A consumer has attached."""
+        line = self._lines.get(consumer.subscription)
+        if line is None:
+            line = self._lines[consumer.subscription] = _Line(shared, LeaseChooser(shared))
+        line.consumers[consumer.consumer_id] = consumer
+
+    def remove(self, consumer: Consumer) -> None:
+        """A consumer has detached; what it holds comes back by a command."""
+        consumer.detached = True
+        line = self._lines.get(consumer.subscription)
+        if line is not None:
+            line.consumers.pop(consumer.consumer_id, None)
+
+    def choose(self, proposed_next: int, mean_record_bytes: int) -> list[Grant]:
+        """What to lease to whom now, with the records up to `proposed_next` (some may not be committed yet)."""
+        grants: list[Grant] = []
+        most = max(1, GRANT_BYTES // max(1, mean_record_bytes))
+        for line in self._lines.values():
+            if line.consumers:
+                self._choose_line(line, proposed_next, most, grants)
+        return grants
+
+    def leased(self, grant: Grant, lease_id: int, runs: list[tuple[int, int, int]]) -> None:
+        """A lease command was applied: deliver what it leased, (first, last, deliveries) each."""
+        consumer = grant.consumer
+        self._unreserve(grant)
+        if consumer.detached:
+            return
+        if self._reading:
+            self._parcels.extend(_Parcel(consumer, lease_id, *run) for run in runs)
+            return
+        ready: list[LeasedRun] = []
+        for first, last, deliveries in runs:
+            parcel = _Parcel(consumer, lease_id, first, last, deliveries)
+            if self._reading or not self._open(parcel, ready):
+                self._parcels.append(parcel)
+                self._read()
+        if ready:
+            consumer.deliver(ready)
+
+    def not_leased(self, grant: Grant) -> None:
+        """A lease command was not proposed after all."""
+        self._unreserve(grant)
+
+    def fail(self, error: PlaitError) -> None:
+        """This replica serves no more: tell every consumer, and forget them."""
+        lines, self._lines = self._lines, {}
+        self._parcels.clear()
+        self._source.forget()
+        for line in lines.values():
+            for consumer in line.consumers.values():
+                consumer.detached = True
+                consumer.gone(error)
+
+    def attached(self, subscription: str) -> int:
+        """How many consumers a subscription has."""
+        line = self._lines.get(subscription)
+        return len(line.consumers) if line is not None else 0
+
+    def _choose_line(self, line: _Line, proposed_next: int, most: int, grants: list[Grant]) -> None:
+        available = line.chooser.available(proposed_next)
+        if available <= 0:
+            return
+        ready = [
+            (consumer, credit)
+            for consumer in line.consumers.values()
+            if not consumer.paused and (credit := self._credit(line, consumer)) > 0
+        ]
+        for place, (consumer, credit) in enumerate(ready):
+            share = -(-available // (len(ready) - place))
+            ranges = line.chooser.choose(min(credit, share, most), proposed_next)
+            records = sum(last - first + 1 for first, last in ranges)
+            if records == 0:
+                break
+            available -= records
+            consumer.reserved += records
+            grants.append(Grant(consumer, ranges, records))
+            # whoever was given something goes to the end of the line
+            del line.consumers[consumer.consumer_id]
+            line.consumers[consumer.consumer_id] = consumer
+
+    def _credit(self, line: _Line, consumer: Consumer) -> int:
+        return consumer.prefetch - consumer.reserved - line.shared.leased_by(consumer.consumer_id)
+
+    def _unreserve(self, grant: Grant) -> None:
+        grant.consumer.reserved -= grant.records
+        line = self._lines.get(grant.consumer.subscription)
+        if line is not None:
+            line.chooser.release(grant.ranges)
+
+    def _open(self, parcel: _Parcel, ready: list[LeasedRun]) -> bool:
+        """Append what is at hand; whether that was all of the parcel."""
+        runs, parcel.first = self._source.runs(parcel.first, parcel.last)
+        lease_id, deliveries = parcel.lease_id, parcel.deliveries
+        ready.extend(LeasedRun(lease_id, deliveries, run) for run in runs)
+        return parcel.first > parcel.last
+
+    def _read(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._tasks.spawn(f"{self._name}/deliver", self._deliver_cold)
+
+    async def _deliver_cold(self) -> None:
+        """Deliver parcels whose records are on disk only, in order, until none is left."""
+        try:
+            while self._parcels:
+                parcel = self._parcels[0]
+                ready: list[LeasedRun] = []
+                whole = self._open(parcel, ready)
+                if ready and not parcel.consumer.detached:
+                    parcel.consumer.deliver(ready)
+                if whole or parcel.consumer.detached:
+                    self._parcels.popleft()
+                else:
+                    await self._load(parcel)
+        finally:
+            self._reading = False
+
+    async def _load(self, parcel: _Parcel) -> None:
+        try:
+            await self._source.load(parcel.first)
+        except PlaitError as error:
+            if self._parcels and self._parcels[0] is parcel:
+                self._parcels.popleft()
+            self.remove(parcel.consumer)
+            parcel.consumer.gone(error)

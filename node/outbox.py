@@ -1,0 +1,113 @@
+"""What a queue gives up goes to its dead-letter queue, exactly once through any crash.
+
+    DEAD_LETTER ──> outbox (replicated, in order) ──publish, sequence = moved so far──> target ──> DEAD_LETTERED
+
+The head of the outbox stays the same until it is known to be moved, and it is published with a producer id of the
+group's own and a sequence that follows from the replicated count: whoever leads after a crash sends the same batch
+again, and the target knows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from node.source import RecordSource
+from plait.wire.batch import BatchBuilder, Record, iterate_run
+from replication.environment import Buffer
+from replication.machine import Range
+
+OUTBOX_PRODUCERS = 1 << 62
+"""Producer ids from here on belong to groups' outboxes: this plus the group's number."""
+MOVE_RECORDS = 256
+"""Records moved to the dead-letter queue in one batch."""
+SEQUENCES = 1 << 31
+"""Sequences count up to here and begin again at 0 (KIP-98)."""
+
+HEADER_REASON = "plait.dead-letter.reason"
+HEADER_QUEUE = "plait.dead-letter.queue"
+HEADER_OFFSET = "plait.dead-letter.offset"
+
+
+class Outbox:
+    """Offsets on their way to the dead-letter queue, in the order of giving up; replicated state."""
+
+    def __init__(self) -> None:
+        self.moved = 0  # records moved so far
+        self.records = 0  # records that wait; the sum over _waiting
+        self._waiting: list[Range] = []  # in order of giving up, not of offset
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, ranges: Iterable[Sequence[int]]) -> None:
+        """These were given up."""
+        for first, last in ranges:
+            self._waiting.append((first, last))
+            self.records += last - first + 1
+
+    def head(self) -> Range:
+        """What is to be moved next; the same until `done`."""
+        first, last = self._waiting[0]
+        return first, min(last, first + MOVE_RECORDS - 1)
+
+    def done(self) -> Range:
+        """The head is in the dead-letter queue; the range that was moved."""
+        first, last = self.head()
+        whole = self._waiting[0][1]
+        if last == whole:
+            self._waiting.pop(0)
+        else:
+            self._waiting[0] = (last + 1, whole)
+        self.moved += last - first + 1
+        self.records -= last - first + 1
+        return first, last
+
+    def snapshot(self) -> list[Any]:
+        """Canonical plain lists."""
+        return [self.moved, [list(each) for each in self._waiting]]
+
+    @classmethod
+    def restored(cls, snapshot: list[Any]) -> Outbox:
+        """What `snapshot` described."""
+        outbox = cls()
+        outbox.moved, waiting = snapshot
+        outbox.add(waiting)
+        return outbox
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """Where a batch of dead letters comes from."""
+
+    queue: str
+    group: int
+    reason: str
+
+
+async def pack(source: RecordSource, outbox: Outbox, letter: Letter) -> bytes:
+    """The head of the outbox as a batch for the dead-letter queue. Raises StorageDamaged."""
+    first, last = outbox.head()
+    builder = BatchBuilder(
+        producer_id=OUTBOX_PRODUCERS + letter.group, producer_epoch=0, base_sequence=outbox.moved % SEQUENCES
+    )
+    while first <= last:
+        runs, following = source.runs(first, last)
+        for run in runs:
+            for record in iterate_run(run):
+                _append(builder, record, letter)
+        if following <= last:
+            await source.load(following)
+        first = following
+    return builder.build()
+
+
+def _append(builder: BatchBuilder, record: Record, letter: Letter) -> None:
+    headers: list[tuple[str, Buffer | None]] = [
+        *record.headers,
+        (HEADER_REASON, letter.reason.encode()),
+        (HEADER_QUEUE, letter.queue.encode()),
+        (HEADER_OFFSET, str(record.offset).encode()),
+    ]
+    builder.append(record.value, record.key, headers, timestamp_ms=record.timestamp_ms)

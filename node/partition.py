@@ -1,0 +1,444 @@
+"""The partition actor: one replica of one partition, and, while its group leads, everything that its clients ask.
+
+    mailbox ──> publishing, readers, consumers ──one proposal a turn──> group ──> apply ──> answers
+
+A turn handles all that waits: what it leads to is proposed together, batches first, then one entry with every
+command, so that the leases of new records commit in the same round as the records.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import structlog
+import trio
+
+from cluster.admission import PartitionAdmission
+from cluster.catalogue import Topic
+from cluster.limits import NodePressure, limits_of
+from cluster.outcomes import Evict
+from node.clock import StampClock
+from node.consumers import Consumer, Consumers, Grant
+from node.deadletters import DeadLetters, Send
+from node.entries import KIND_COMMANDS, Command, encode_commands
+from node.outbox import Letter
+from node.publishing import Publish, Publishing, unknown
+from node.readers import Fetch, Locate, Readers
+from node.shared import Settled
+from node.source import RecordSource
+from node.state import QUEUE_SUBSCRIPTION, PartitionState
+from plait.wire.errors import NotFound, NotLeader, PlaitError, StorageDamaged
+from replication.actor import Actor, Host, Promise
+from replication.environment import Clock, Tasks
+from replication.group import Group
+from replication.machine import Entry, Proposal, Range, Role, RoleChange
+from replication.storage.log import GroupLog
+
+COMMANDS_PER_ENTRY = 4_096
+"""Commands that share one log entry; more waiting go into further entries of the same proposal."""
+RELEASE_INTERVAL_MS = 2_000
+"""How often a partition tells the log what it no longer needs, while that changes."""
+RETENTION_INTERVAL_MS = 5_000
+"""How often a topic's partition looks for records that are too old or too many, while it has any."""
+
+Waiter = Callable[[Any], None]
+"""Called with what a proposed part came to, or with a PlaitError."""
+
+
+@dataclass(slots=True)
+class Attach:
+    """A consumer comes."""
+
+    consumer: Consumer
+    promise: Promise[None] = field(default_factory=Promise)
+
+
+@dataclass(slots=True)
+class Detach:
+    """A consumer goes; its leases come back."""
+
+    consumer: Consumer
+    promise: Promise[None] = field(default_factory=Promise)
+
+
+@dataclass(slots=True)
+class Settle:
+    """A consumer says what became of leased records."""
+
+    consumer: Consumer
+    command: list[Any]
+    promise: Promise[Settled] = field(default_factory=Promise)
+
+
+@dataclass(slots=True)
+class ClientGone:
+    """A connection has ended: what waits for it is dropped."""
+
+    client: str
+
+
+@dataclass(slots=True)
+class DeadLettered:
+    """The head of the outbox is in the dead-letter queue."""
+
+    promise: Promise[None] = field(default_factory=Promise)
+
+
+@dataclass(slots=True)
+class Look:
+    """Something may be possible now that was not before: grant, or retry what waits."""
+
+
+@dataclass(slots=True)
+class Alarm:
+    """The time has come that the partition asked to be woken at."""
+
+    deadline_ns: int
+
+
+@dataclass(slots=True)
+class PartitionContext:
+    """What the partitions of a node share."""
+
+    host: Host
+    clock: Clock
+    tasks: Tasks
+    stamps: StampClock
+    pressure: NodePressure
+    node_id: int
+    incarnation: int
+    send_dead_letters: Send
+
+
+class Partition(Actor):
+    """One partition's replica on this node."""
+
+    group: Group
+
+    def __init__(self, context: PartitionContext, topic: Topic, number: int, log: GroupLog) -> None:
+        super().__init__(context.host, f"{topic.name}/{number}")
+        self.topic = topic
+        self.number = number
+        self.failure: PlaitError | None = NotLeader(f"{self.name} is starting; nothing was done; try again")
+        self.settled = trio.Event()  # it is served, or it is known why not
+        self._context = context
+        self._term = 0
+        self.state = PartitionState(topic.kind == "queue")
+        self.admission = PartitionAdmission(
+            limits_of(topic.settings), context.pressure, context.clock.monotonic_ns()
+        )
+        self.publishing = Publishing(self.name, number, topic.settings, self.state, self.admission)
+        self.publishing.evict = self._evict
+        self.readers = Readers(self.name, self.state, log, context.tasks)
+        self.consumers = Consumers(self.name, RecordSource(log), context.tasks)
+        self._dead_letters = self._make_dead_letters(context, log)
+        # proposed in this term and not applied: (index, what is told of each of its parts), in order of index
+        self._proposed: deque[tuple[int, list[Waiter]]] = deque()
+        self._commands: list[tuple[list[Any], Waiter]] = []  # of this turn
+        self._alarm_ns: int | None = None
+        self._due_proposed = False
+        self._release_ns = 0  # not before; likewise below
+        self._retention_ns = 0
+        self._released_start = 0
+        self._settled_since_release = False
+        self._logger = structlog.get_logger("plait.partition")
+
+    def _make_dead_letters(self, context: PartitionContext, log: GroupLog) -> DeadLetters | None:
+        target = self.topic.settings.dead_letter
+        if target is None or self.topic.kind != "queue":
+            return None
+        return DeadLetters(
+            Letter(self.topic.name, self.topic.groups[self.number], "overflow"),
+            target,
+            self.state,
+            RecordSource(log),
+            context.tasks,
+            context.clock,
+            context.send_dead_letters,
+            self._dead_lettered,
+        )
+
+    # the mailbox
+
+    def handle(self, messages: list[Any]) -> None:
+        """Act on everything that waits, and propose what it led to."""
+        if self.failure is not None:
+            self._turn_away(messages, self.failure)
+            return
+        now_ns = self._context.clock.monotonic_ns()
+        self.publishing.stamp_ms = self._stamp(now_ns)
+        for message in messages:
+            self._act(message, now_ns)
+        self._propose()
+        self._set_alarm(now_ns)
+
+    def _act(self, message: Any, now_ns: int) -> None:
+        match message:
+            case Publish():
+                self.publishing.offer(message, now_ns)
+            case Settle():
+                self._commands.append((message.command, partial(_answer, message.promise)))
+                self._settled_since_release = True
+            case Fetch():
+                self.readers.fetch(message, now_ns)
+            case Locate():
+                self.readers.locate(message)
+            case Attach():
+                self._attach(message)
+            case Detach():
+                self.consumers.remove(message.consumer)
+                command = [Command.CONSUMER_GONE, message.consumer.consumer_id]
+                self._commands.append((command, partial(_answer, message.promise)))
+            case ClientGone():
+                self.publishing.release_client(message.client, now_ns)
+            case Alarm():
+                self._wake(message, now_ns)
+            case DeadLettered():
+                command = [Command.DEAD_LETTERED, QUEUE_SUBSCRIPTION]
+                self._commands.append((command, partial(_answer, message.promise)))
+            case Look():
+                pass
+
+    def _turn_away(self, messages: list[Any], error: PlaitError) -> None:
+        for message in messages:
+            promise = getattr(message, "promise", None)
+            if promise is not None:
+                promise.reject(error)
+
+    def _attach(self, message: Attach) -> None:
+        consumer = message.consumer
+        shared = self.state.shared.get(consumer.subscription)
+        if shared is None:
+            message.promise.reject(
+                NotFound(
+                    f"{self.topic.name} has no shared subscription {consumer.subscription!r}; nothing was done"
+                )
+            )
+            return
+        self.consumers.add(consumer, shared)
+        message.promise.resolve(None)
+
+    # proposing
+
+    def _propose(self) -> None:
+        publishing = self.publishing
+        proposals: list[Proposal] = []
+        waiters: list[list[Waiter]] = []
+        self._grant()
+        for proposal, publish in publishing.proposals:
+            proposals.append(proposal)
+            waiters.append([partial(self._published, publish)])
+        publishing.proposals.clear()
+        for start in range(0, len(self._commands), COMMANDS_PER_ENTRY):
+            part = self._commands[start : start + COMMANDS_PER_ENTRY]
+            payload = encode_commands(publishing.stamp_ms, [command for command, _ in part])
+            proposals.append(Proposal(KIND_COMMANDS, publishing.proposed_next, 0, payload))
+            waiters.append([waiter for _, waiter in part])
+        self._commands.clear()
+        if proposals:
+            try:
+                first = self.group.propose(proposals, self._term)
+            except PlaitError as error:  # leadership went within this turn: nothing was appended
+                for waiter in chain.from_iterable(waiters):
+                    waiter(error)
+            else:
+                self._proposed.extend(enumerate(waiters, first))
+
+    def _grant(self) -> None:
+        if not self.consumers:
+            return
+        for grant in self.consumers.choose(self.publishing.proposed_next, self.state.mean_record_bytes()):
+            consumer = grant.consumer
+            command = [Command.LEASE, consumer.subscription, consumer.consumer_id, consumer.lease_ms, grant.ranges]
+            self._commands.append((command, partial(self._leased, grant)))
+
+    def _evict(self, outcome: Evict) -> None:
+        """Make place in a full queue: the oldest records go, or move to the dead-letter queue."""
+        by_bytes = -(-outcome.size_bytes // max(1, self.state.mean_record_bytes()))
+        what = Command.DEAD_LETTER if outcome.to_dead_letter else Command.DROP
+        self._commands.append(([what, QUEUE_SUBSCRIPTION, max(outcome.records, by_bytes)], _ignore))
+
+    def _dead_lettered(self) -> Promise[None]:
+        message = DeadLettered()
+        self.post(message)
+        return message.promise
+
+    # what became of proposals
+
+    def apply(self, entries: Sequence[Entry]) -> None:
+        """StateMachine."""
+        before = self.state.next_offset
+        for entry in entries:
+            results = self.state.apply(entry)
+            if self._proposed and self._proposed[0][0] == entry.index:
+                for waiter, result in zip(self._proposed.popleft()[1], results, strict=True):
+                    waiter(result)
+        if self.failure is None:
+            self._after_apply(self.state.next_offset > before)
+
+    def _after_apply(self, has_new_records: bool) -> None:
+        if has_new_records:
+            self.readers.wake()
+        if self.admission.waiting:
+            self.publishing.tick(self._context.clock.monotonic_ns())
+        if self._dead_letters is not None:
+            self._dead_letters.look()
+        if self.publishing.proposals or self._commands or self.consumers:
+            self._look()
+
+    def _published(self, publish: Publish, result: Any) -> None:
+        now_ns = self._context.clock.monotonic_ns()
+        if isinstance(result, PlaitError):
+            self.publishing.lost(publish, result, now_ns)
+        else:
+            base_offset, stamp_ms = result
+            self.publishing.committed(publish, base_offset, stamp_ms, now_ns)
+
+    def _leased(self, grant: Grant, result: Any) -> None:
+        if isinstance(result, PlaitError):
+            self.consumers.not_leased(grant)
+        else:
+            self.consumers.leased(grant, *result)
+
+    # time
+
+    def _wake(self, alarm: Alarm, now_ns: int) -> None:
+        if alarm.deadline_ns != self._alarm_ns:
+            return  # an older alarm than the one that counts
+        self._alarm_ns = None
+        self.readers.expire(now_ns)
+        self.publishing.tick(now_ns)
+        self._propose_due()
+        self._keep_house(now_ns)
+
+    def _propose_due(self) -> None:
+        stamp = self.publishing.stamp_ms
+        if not self._due_proposed and any(
+            (deadline := shared.next_deadline_ms()) is not None and deadline <= stamp
+            for shared in self.state.shared.values()
+        ):
+            self._due_proposed = True
+            self._commands.append(([Command.DUE], self._due_done))
+
+    def _due_done(self, _: Any) -> None:
+        self._due_proposed = False
+
+    def _keep_house(self, now_ns: int) -> None:
+        """Retention, and word to the log of what is no longer needed."""
+        if now_ns >= self._release_ns:
+            self._release_ns = now_ns + RELEASE_INTERVAL_MS * 1_000_000
+            self._released_start, self._settled_since_release = self.state.start_offset, False
+            self.group.release()
+        if now_ns >= self._retention_ns and self.topic.kind == "topic":
+            self._retention_ns = now_ns + RETENTION_INTERVAL_MS * 1_000_000
+            offset = self.state.retention_point(self.topic.settings, self.publishing.stamp_ms)
+            if offset > self.state.start_offset:
+                self._commands.append(([Command.TRIM, offset], _ignore))
+
+    def _set_alarm(self, now_ns: int) -> None:
+        deadlines = [self.readers.next_deadline_ns, self.admission.next_deadline_ns(), self._house_ns()]
+        for shared in self.state.shared.values():
+            due_ms = shared.next_deadline_ms()
+            deadlines.append(None if due_ms is None else self._context.stamps.monotonic_ns_at(due_ms) + 1_000_000)
+        wanted = min((deadline for deadline in deadlines if deadline is not None), default=None)
+        if wanted is not None and (self._alarm_ns is None or wanted < self._alarm_ns):
+            self._alarm_ns = max(wanted, now_ns)
+            self.host.alarm(self._alarm_ns, self, Alarm(self._alarm_ns))
+
+    def _house_ns(self) -> int | None:
+        """When there is housekeeping to do; None for a partition that has none ahead."""
+        if self._released_start != self.state.start_offset or self._settled_since_release:
+            return self._release_ns
+        due_ms = self.state.retention_due_ms(self.topic.settings)
+        return None if due_ms is None else max(self._retention_ns, self._context.stamps.monotonic_ns_at(due_ms))
+
+    def _stamp(self, now_ns: int) -> int:
+        return self._context.stamps.stamp_ms(now_ns, self._context.clock.wall_ms(), self.state.log_time_ms)
+
+    # the state machine's other calls
+
+    def snapshot(self) -> bytes:
+        """StateMachine."""
+        return self.state.snapshot()
+
+    def restore(self, state: bytes) -> None:
+        """StateMachine."""
+        self.state.restore(state)
+
+    def live_entries(self) -> Sequence[Range]:
+        """StateMachine."""
+        return self.state.live_entries()
+
+    def role_changed(self, change: RoleChange) -> None:
+        """StateMachine: begin a term with empty soft state, or end all service."""
+        now_ns = self._context.clock.monotonic_ns()
+        self._term = change.term
+        if change.role is Role.LEADER and change.ready:
+            self.failure = None
+            self._begin_term(now_ns)
+        elif change.role is Role.FENCED:
+            self.failure = StorageDamaged(f"{self.name} is not served: {change.reason}; nothing was done")
+        else:
+            self.failure = NotLeader(f"{self.name} is not led here yet; nothing was done; try again")
+        if self.failure is not None:
+            self._end_term(self.failure, now_ns)
+        if change.ready or change.role is Role.FENCED:
+            self.settled.set()
+
+    def _begin_term(self, now_ns: int) -> None:
+        self.publishing.begin(self._stamp(now_ns))
+        self._due_proposed, self._alarm_ns = False, None
+        if any(shared.leased_count for shared in self.state.shared.values()):
+            # consumers of this node's former life hold nothing any more
+            command = [Command.NODE_RESTARTED, self._context.node_id, self._context.incarnation]
+            self._commands.append((command, _ignore))
+        if self._dead_letters is not None:
+            self._dead_letters.begin(self._term)
+        self._look()
+
+    def _end_term(self, error: PlaitError, now_ns: int) -> None:
+        proposed, self._proposed = self._proposed, deque()
+        for _, waiters in proposed:
+            for waiter in waiters:
+                waiter(unknown(self.name))
+        for _, waiter in self._commands:
+            waiter(error)
+        self._commands.clear()
+        self.publishing.reset(error, now_ns)
+        self.readers.fail(error)
+        self.consumers.fail(error)
+        if self._dead_letters is not None:
+            self._dead_letters.begin(0)
+
+    def close(self, error: PlaitError) -> None:
+        """End the partition: everyone who waits is answered with the error."""
+        messages, self._mailbox = self._mailbox, []
+        self._turn_away(messages, error)
+        self.failure = error
+        self._end_term(error, self._context.clock.monotonic_ns())
+        self.stop()
+        self.group.stop()
+
+    def summary(self) -> dict[str, Any]:
+        """Facts for the log."""
+        return {"start": self.state.start_offset, "next": self.state.next_offset, "proposed": len(self._proposed)}
+
+    def _look(self) -> None:
+        if not self._scheduled:
+            self.post(Look())
+
+
+def _answer(promise: Promise[Any], result: Any) -> None:
+    if isinstance(result, PlaitError):
+        promise.reject(result)
+    else:
+        promise.resolve(result)
+
+
+def _ignore(_: Any) -> None:
+    """Nobody waits for this one."""

@@ -1,0 +1,217 @@
+"""The leader's side of publishing: duplicates, admission, offsets.
+
+    batch ──duplicate?──> answered    ──admission──> refused | waits | admitted ──offset──> proposed ──> committed
+
+Soft state: what is proposed and not committed. It begins empty with every term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cluster.admission import PartitionAdmission
+from cluster.limits import NO_BACKLOG, Backlog
+from cluster.outcomes import Admit, Answer, Evict, Permit, Refuse
+from cluster.settings import QueueSettings, Settings
+from node.entries import KIND_BATCH, encode_batch
+from node.producers import Duplicate, InFlight, SpeculativeProducers
+from node.state import PartitionState
+from plait.wire.batch import BatchHeader, assigned
+from plait.wire.errors import OutcomeUnknown, PlaitError
+from replication.actor import Promise
+from replication.environment import Buffer
+from replication.machine import Proposal
+
+PUBLISH_WAIT_MS = 25_000
+"""How long a publish may wait for admission before it is refused."""
+NO_ORIGIN = (0, 0)
+"""The origin of a publish that was not forwarded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A batch that is on disk on a majority."""
+
+    partition: int
+    base_offset: int
+    timestamp_ms: int
+    """When the leader took it."""
+    throttle_ms: int
+    """How long the producer should keep quiet now."""
+    duplicate: bool
+    """It was stored by an earlier request of the same producer; this one stored nothing."""
+
+
+@dataclass(slots=True)
+class Publish:
+    """A request to store one validated batch."""
+
+    batch: Buffer
+    header: BatchHeader
+    client: str
+    """Whose fair share and whose permits: the connection."""
+    promise: Promise[Published] = field(default_factory=Promise)
+    permit: Permit | None = None
+    throttle_ms: int = 0
+    followers: list[Promise[Published]] = field(default_factory=list)
+    """Repetitions of it that came while it was under way."""
+
+
+class Publishing:
+    """The publishes of one partition that are under way."""
+
+    def __init__(
+        self, name: str, partition: int, settings: Settings, state: PartitionState, admission: PartitionAdmission
+    ) -> None:
+        self._name = name
+        self._partition = partition
+        self._state = state
+        self._admission = admission
+        self._producers = SpeculativeProducers(state.producers)
+        self._waiting: dict[int, Publish] = {}  # by admission's ticket
+        self._in_flight: dict[tuple[int, int, int], Publish] = {}  # by (producer, epoch, first sequence)
+        self._bounded = isinstance(settings, QueueSettings) and (
+            settings.max_backlog_records is not None or settings.max_backlog_bytes is not None
+        )
+        self.evict: Callable[[Evict], None] = lambda outcome: None
+        self.proposed_next = state.next_offset  # the offset behind everything proposed; >= state.next_offset
+        self.proposals: list[tuple[Proposal, Publish]] = []
+        self.stamp_ms = 0
+
+    def begin(self, stamp_ms: int) -> None:
+        """A term begins: everything that is in the log is applied."""
+        self.stamp_ms = stamp_ms
+        self.proposed_next = self._state.next_offset
+
+    def offer(self, publish: Publish, now_ns: int) -> None:
+        """Take up one publish: answered, waiting, or among `proposals` when this returns."""
+        if self._is_repetition(publish):
+            return
+        header = publish.header
+        outcome = self._admission.request(
+            now_ns,
+            publish.client,
+            publish.client,
+            header.count,
+            len(publish.batch),
+            self.backlog(),
+            PUBLISH_WAIT_MS,
+        )
+        if isinstance(outcome, (Admit, Evict, Refuse)):
+            self._decide(publish, outcome, now_ns)
+        else:
+            self._waiting[outcome.ticket] = publish
+
+    def tick(self, now_ns: int) -> None:
+        """Take up what waited and may go on now, or has waited long enough."""
+        self._answer(self._admission.tick(now_ns, self.backlog()), now_ns)
+
+    def committed(self, publish: Publish, base_offset: int, stamp_ms: int, now_ns: int) -> None:
+        """The batch is on disk on a majority and applied."""
+        self._forget(publish)
+        published = Published(self._partition, base_offset, stamp_ms, publish.throttle_ms, False)
+        publish.promise.resolve(published)
+        for follower in publish.followers:
+            follower.resolve(Published(self._partition, base_offset, stamp_ms, publish.throttle_ms, True))
+        if publish.permit is not None:
+            self._release(publish.permit, now_ns)
+
+    def release_client(self, client: str, now_ns: int) -> None:
+        """A connection is gone: what waits for it is dropped; what is proposed goes on to be committed."""
+        self._admission.cancel_owner(client)
+        for ticket in [ticket for ticket, publish in self._waiting.items() if publish.client == client]:
+            del self._waiting[ticket]
+
+    def reset(self, error: PlaitError, now_ns: int) -> None:
+        """A new term, or none: what waited is answered with the error, what was proposed is unknown."""
+        waiting, self._waiting = self._waiting, {}
+        for ticket, publish in waiting.items():
+            self._admission.cancel(ticket)
+            publish.promise.reject(error)
+        self._producers.reset()
+        self._in_flight.clear()
+        self.proposals.clear()
+        self.proposed_next = self._state.next_offset
+
+    def lost(self, publish: Publish, error: PlaitError, now_ns: int) -> None:
+        """A proposed batch will not be heard of again."""
+        self._forget(publish)
+        for promise in (publish.promise, *publish.followers):
+            promise.reject(error)
+        if publish.permit is not None:
+            self._release(publish.permit, now_ns)
+
+    def backlog(self) -> Backlog:
+        """What the limits of a queue are about; not counted where there are none."""
+        if not self._bounded:
+            return NO_BACKLOG
+        return Backlog(self._state.backlog_records(), self._state.backlog_bytes())
+
+    def _is_repetition(self, publish: Publish) -> bool:
+        header = publish.header
+        if header.producer_id < 0:
+            return False
+        found = self._producers.find(header)
+        if isinstance(found, Duplicate):
+            publish.promise.resolve(
+                Published(self._partition, found.base_offset, self._state.log_time_ms, 0, True)
+            )
+            return True
+        if isinstance(found, InFlight):
+            self._in_flight[found.key].followers.append(publish.promise)
+            return True
+        return False
+
+    def _release(self, permit: Permit, now_ns: int) -> None:
+        self._answer(self._admission.release(now_ns, (permit,), self.backlog()), now_ns)
+
+    def _answer(self, answers: list[Answer], now_ns: int) -> None:
+        for answer in answers:
+            publish = self._waiting.pop(answer.ticket, None)
+            if publish is not None:
+                self._decide(publish, answer.outcome, now_ns)
+
+    def _decide(self, publish: Publish, outcome: Admit | Evict | Refuse, now_ns: int) -> None:
+        if isinstance(outcome, Refuse):
+            publish.promise.reject(outcome.error(self._name, self._partition))
+            return
+        publish.permit, publish.throttle_ms = outcome.permit, outcome.throttle_ms
+        if publish.promise.abandoned:
+            self._release(outcome.permit, now_ns)
+            return
+        if isinstance(outcome, Evict):
+            self.evict(outcome)
+        self._propose(publish, now_ns)
+
+    def _propose(self, publish: Publish, now_ns: int) -> None:
+        header = publish.header
+        if header.producer_id >= 0:
+            try:
+                self._producers.begin(header, self.proposed_next)
+            except PlaitError as error:
+                publish.promise.reject(error)
+                if publish.permit is not None:
+                    self._release(publish.permit, now_ns)
+                return
+            self._in_flight[_key(header)] = publish
+        parts = assigned(publish.batch, self.proposed_next, 0)
+        payload = encode_batch(self.stamp_ms, NO_ORIGIN, parts)
+        self.proposals.append((Proposal(KIND_BATCH, self.proposed_next, header.count, payload), publish))
+        self.proposed_next += header.count
+
+    def _forget(self, publish: Publish) -> None:
+        if publish.header.producer_id >= 0:
+            self._in_flight.pop(_key(publish.header), None)
+
+
+def _key(header: BatchHeader) -> tuple[int, int, int]:
+    return header.producer_id, header.producer_epoch, header.base_sequence
+
+
+def unknown(name: str) -> OutcomeUnknown:
+    """What a proposer is told whose entry may or may not be committed."""
+    return OutcomeUnknown(
+        f"{name} lost its leadership while the request was under way: it may or may not be done; "
+        "an idempotent producer may send it again"
+    )
