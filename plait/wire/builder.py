@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from fastcrc import crc32
 
 from plait.wire import Buffer
-from plait.wire.checks import BATCH_RECORDS_MAX
+from plait.wire.checks import BATCH_RECORDS_MAX, TIMESTAMP_MS_MAX
 from plait.wire.compression import compress
 from plait.wire.header import CODECS, COVERED, HEADER_BYTES, LENGTH_END, MAGIC, START
 from plait.wire.varint import SHORT, SHORT_VALUES, varint
 
-TIMESTAMP_MS_MAX = (1 << 63) - 1
-"""The latest time that a batch can express."""
 _NONE = varint(-1)
 
 
@@ -69,11 +67,13 @@ class BatchBuilder:
         value: Buffer | None,
         key: Buffer | None = None,
         headers: Sequence[tuple[str, Buffer | None]] = (),
-        *,
-        timestamp_ms: int,
+        timestamp_ms: int | None = None,
     ) -> None:
-        """Add a record. `timestamp_ms` is since 1970, -1 for none. Raises ValueError."""
-        if timestamp_ms != self._stamp_ms:
+        """Add a record. `timestamp_ms` is since 1970, -1 for none; left out: as the record before, or the base.
+
+        Raises ValueError.
+        """
+        if timestamp_ms != self._stamp_ms or timestamp_ms is None:
             self._set_stamp(timestamp_ms)
         delta = self.count
         self.count = delta + 1
@@ -103,7 +103,13 @@ class BatchBuilder:
         self._parts += parts
         self.size_bytes += len(head) + size
 
-    def _set_stamp(self, timestamp_ms: int) -> None:
+    def _set_stamp(self, timestamp_ms: int | None) -> None:
+        if timestamp_ms is None:
+            if self._stamp_ms is not None:
+                return
+            timestamp_ms = self.base_timestamp_ms
+        if timestamp_ms is None:
+            raise ValueError("the batch has no timestamp yet: give its first record one")
         if not -1 <= timestamp_ms <= TIMESTAMP_MS_MAX:
             raise ValueError(f"a timestamp is from -1 to {TIMESTAMP_MS_MAX}, not {timestamp_ms}")
         if self.base_timestamp_ms is None:

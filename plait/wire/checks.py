@@ -21,6 +21,9 @@ MAX_BATCH_BYTES = 8 << 20
 MAX_RECORD_BYTES = 1 << 20
 """Default of the largest record that is taken: its key, value and headers together."""
 
+TIMESTAMP_MS_MAX = (1 << 63) - 1
+"""The latest time that a batch can express."""
+
 _NOT_STORED = "the batch was not stored"
 
 
@@ -113,7 +116,11 @@ def check_records(body: Buffer, header: BatchHeader, max_record_bytes: int | Non
     """
     for delta, record in enumerate(records_of(body, header)):
         if record.offset != header.base_offset + delta:
-            raise BatchInvalid(f"record {delta} says offset delta {record.offset - header.base_offset}")
+            raise BatchInvalid(
+                f"record {delta} says offset delta {record.offset - header.base_offset}; {_NOT_STORED}"
+            )
+        if not -1 <= record.timestamp_ms <= TIMESTAMP_MS_MAX:
+            raise BatchInvalid(f"record {delta} has the timestamp {record.timestamp_ms}; {_NOT_STORED}")
         _ = record.headers
     if max_record_bytes is not None:
         check_sizes(body, max_record_bytes)

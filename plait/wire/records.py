@@ -113,10 +113,10 @@ def _walk(data: bytes, base_offset: int, base_ms: int, append_time: bool, count:
             low = data[at]
             if low < 0x80:
                 at += 1
-                end = at + (low >> 1)
+                end = at + ((low >> 1) ^ -(low & 1))
             elif (high := data[at + 1]) < 0x80:
                 at += 2
-                end = at + ((low & 0x7F | high << 7) >> 1)
+                end = at + (((low & 0x7F | high << 7) >> 1) ^ -(low & 1))
             else:
                 length, at = read_varint(data, at)
                 end = at + length
@@ -129,10 +129,10 @@ def _walk(data: bytes, base_offset: int, base_ms: int, append_time: bool, count:
             low = data[at]
             if low < 0x80:
                 at += 1
-                delta = low >> 1
+                delta = (low >> 1) ^ -(low & 1)
             elif (high := data[at + 1]) < 0x80:
                 at += 2
-                delta = (low & 0x7F | high << 7) >> 1
+                delta = ((low & 0x7F | high << 7) >> 1) ^ -(low & 1)
             else:
                 delta, at = read_varint(data, at)
             key: bytes | None = None
@@ -149,8 +149,8 @@ def _walk(data: bytes, base_offset: int, base_ms: int, append_time: bool, count:
                 value = data[start:at]
             else:
                 value, at = _read_bytes(data, at)
-            if not at < end <= size:
-                raise _broken(at, "a record's parts do not fit its length")
+            if not at < end <= size or delta < 0:
+                raise _broken(at, "a record's parts do not fit its length, or its offset the batch")
             yield Record(
                 base_offset + delta, base_ms if append_time else base_ms + stamp_ms, key, value, data[at:end]
             )

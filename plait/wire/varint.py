@@ -49,7 +49,4 @@ def read_unsigned(data: bytes, at: int) -> tuple[int, int]:
             if value >> 64:
                 break
             return value, at + count + 1
-    raise BatchInvalid(
-        f"the number at byte {at} of the records does not end there or has over 64 bits; "
-        "the batch was not stored: send it again, undamaged"
-    )
+    raise BatchInvalid(f"the batch is damaged at byte {at} of its records: a number has no end or over 64 bits")
