@@ -267,6 +267,7 @@ class Broker:
                     options.lease_ms or topic.settings.lease_ms,
                     partial(deliver, actor.number),
                     gone,
+                    paused=True,
                 ),
             )
             for actor in partitions
@@ -346,6 +347,7 @@ async def _attach(attachment: Attachment, members: list[tuple[Partition, Consume
     for actor, consumer in members:
         message = Attach(consumer)
         await _post(actor, message, message.promise).wait()
+    attachment.resume()  # nothing is delivered before whoever attached has the attachment in hand
     return attachment
 
 

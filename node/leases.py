@@ -66,7 +66,10 @@ class LeaseChooser:
         return chosen
 
     def release(self, ranges: Iterable[Range]) -> None:
-        """A choice was applied, or will never be: what it still left returned can be chosen again."""
+        """A choice was applied, or will never be: what it left returned can be chosen again.
+
+        Choices are released in the order in which they were made, as their entries are applied.
+        """
         shared = self._shared
         for first, last in ranges:
             self._promised.remove(first, last)

@@ -12,8 +12,8 @@ import structlog
 
 from cluster.catalogue import METADATA_GROUP
 from cluster.limits import NodePressure
+from cluster.rates import NS_PER_MS
 from node.broker import Broker
-from node.clock import StampClock
 from node.metadata import Metadata
 from node.partition import PartitionContext
 from node.replicas import Replicas
@@ -27,6 +27,11 @@ from replication.storage.store import StorageSettings, Store
 NODE_ID = 1
 """The id of a node that founds a cluster; those that join it are given theirs."""
 
+WATCH_INTERVAL_MS = 100
+"""How often the node looks at its disk and memory for admission's sake."""
+MEMORY_PERCENT = 60
+"""Share of the machine's memory that the node may use before it refuses publishes, unless it is told a size."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
@@ -35,6 +40,8 @@ class NodeSettings:
     name: str = "plait"
     limits: BatchLimits = field(default_factory=BatchLimits)
     storage: StorageSettings = field(default_factory=StorageSettings)
+    memory_bytes_max: int | None = None
+    """Memory from which publishes are refused; None: MEMORY_PERCENT of the machine's."""
 
 
 class Node:
@@ -76,7 +83,6 @@ class Node:
             self.host,
             environment.clock,
             environment.tasks,
-            StampClock(),
             self.pressure,
             NODE_ID,
             incarnation=0,  # known when the catalogue is open
@@ -90,6 +96,17 @@ class Node:
         context.incarnation = self.metadata.incarnation
         self.broker = Broker(self.metadata, self.replicas, settings.limits, environment.tasks)
         await self.replicas.open_all(self.metadata.catalogue)
+        environment.tasks.spawn("watch", self._watch)
+
+    async def _watch(self) -> None:
+        """Keep admission informed of what the disk and the memory can take."""
+        clock, pressure = self._environment.clock, self.pressure
+        while True:
+            memory = self._environment.memory()
+            most = self._settings.memory_bytes_max or memory.machine_bytes * MEMORY_PERCENT // 100
+            pressure.storage = self.store.pressure
+            pressure.memory_percent = memory.used_bytes * 100 // most if most else 0
+            await clock.sleep_until(clock.monotonic_ns() + WATCH_INTERVAL_MS * NS_PER_MS)
 
     def _actor_failed(self, actor: Actor, error: Exception) -> None:
         """An actor's own defect: its group is fenced, everything else goes on (the log has the traceback)."""

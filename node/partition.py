@@ -9,7 +9,7 @@ command, so that the leases of new records commit in the same round as the recor
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -22,6 +22,7 @@ from cluster.admission import PartitionAdmission
 from cluster.catalogue import Topic
 from cluster.limits import NodePressure, limits_of
 from cluster.outcomes import Evict
+from cluster.rates import NS_PER_MS
 from node.clock import StampClock
 from node.consumers import Consumer, Consumers, Grant
 from node.deadletters import DeadLetters, Send
@@ -108,7 +109,6 @@ class PartitionContext:
     host: Host
     clock: Clock
     tasks: Tasks
-    stamps: StampClock
     pressure: NodePressure
     node_id: int
     incarnation: int
@@ -128,6 +128,7 @@ class Partition(Actor):
         self.settled = trio.Event()  # it is served, or it is known why not
         self._context = context
         self._term = 0
+        self._stamps = StampClock()
         self.state = PartitionState(topic.kind == "queue")
         self.admission = PartitionAdmission(
             limits_of(topic.settings), context.pressure, context.clock.monotonic_ns()
@@ -244,8 +245,7 @@ class Partition(Actor):
             try:
                 first = self.group.propose(proposals, self._term)
             except PlaitError as error:  # leadership went within this turn: nothing was appended
-                for waiter in chain.from_iterable(waiters):
-                    waiter(error)
+                self._tell((waiter, error) for waiter in chain.from_iterable(waiters))
             else:
                 self._proposed.extend(enumerate(waiters, first))
 
@@ -273,13 +273,22 @@ class Partition(Actor):
     def apply(self, entries: Sequence[Entry]) -> None:
         """StateMachine."""
         before = self.state.next_offset
+        answers: list[tuple[Waiter, Any]] = []
         for entry in entries:
             results = self.state.apply(entry)
             if self._proposed and self._proposed[0][0] == entry.index:
-                for waiter, result in zip(self._proposed.popleft()[1], results, strict=True):
-                    waiter(result)
+                answers.extend(zip(self._proposed.popleft()[1], results, strict=True))
+        self._tell(answers)
         if self.failure is None:
             self._after_apply(self.state.next_offset > before)
+
+    def _tell(self, answers: Iterable[tuple[Waiter, Any]]) -> None:
+        """Answer those who wait. Their defects are theirs: the entries are applied, whatever a gateway makes of it."""
+        for waiter, result in answers:
+            try:
+                waiter(result)
+            except Exception as error:  # see above
+                self._logger.error("answer failed", partition=self.name, exc_info=error)
 
     def _after_apply(self, has_new_records: bool) -> None:
         if has_new_records:
@@ -331,20 +340,21 @@ class Partition(Actor):
     def _keep_house(self, now_ns: int) -> None:
         """Retention, and word to the log of what is no longer needed."""
         if now_ns >= self._release_ns:
-            self._release_ns = now_ns + RELEASE_INTERVAL_MS * 1_000_000
+            self._release_ns = now_ns + RELEASE_INTERVAL_MS * NS_PER_MS
             self._released_start, self._settled_since_release = self.state.start_offset, False
             self.group.release()
         if now_ns >= self._retention_ns and self.topic.kind == "topic":
-            self._retention_ns = now_ns + RETENTION_INTERVAL_MS * 1_000_000
+            self._retention_ns = now_ns + RETENTION_INTERVAL_MS * NS_PER_MS
             offset = self.state.retention_point(self.topic.settings, self.publishing.stamp_ms)
             if offset > self.state.start_offset:
                 self._commands.append(([Command.TRIM, offset], _ignore))
 
     def _set_alarm(self, now_ns: int) -> None:
         deadlines = [self.readers.next_deadline_ns, self.admission.next_deadline_ns(), self._house_ns()]
-        for shared in self.state.shared.values():
-            due_ms = shared.next_deadline_ms()
-            deadlines.append(None if due_ms is None else self._context.stamps.monotonic_ns_at(due_ms) + 1_000_000)
+        if not self._due_proposed:
+            for shared in self.state.shared.values():
+                due_ms = shared.next_deadline_ms()
+                deadlines.append(None if due_ms is None else self._stamps.monotonic_ns_at(due_ms) + NS_PER_MS)
         wanted = min((deadline for deadline in deadlines if deadline is not None), default=None)
         if wanted is not None and (self._alarm_ns is None or wanted < self._alarm_ns):
             self._alarm_ns = max(wanted, now_ns)
@@ -355,10 +365,10 @@ class Partition(Actor):
         if self._released_start != self.state.start_offset or self._settled_since_release:
             return self._release_ns
         due_ms = self.state.retention_due_ms(self.topic.settings)
-        return None if due_ms is None else max(self._retention_ns, self._context.stamps.monotonic_ns_at(due_ms))
+        return None if due_ms is None else max(self._retention_ns, self._stamps.monotonic_ns_at(due_ms))
 
     def _stamp(self, now_ns: int) -> int:
-        return self._context.stamps.stamp_ms(now_ns, self._context.clock.wall_ms(), self.state.log_time_ms)
+        return self._stamps.stamp_ms(now_ns, self._context.clock.wall_ms(), self.state.log_time_ms)
 
     # the state machine's other calls
 
@@ -391,6 +401,7 @@ class Partition(Actor):
             self.settled.set()
 
     def _begin_term(self, now_ns: int) -> None:
+        self._stamps.reset()
         self.publishing.begin(self._stamp(now_ns))
         self._due_proposed, self._alarm_ns = False, None
         if any(shared.leased_count for shared in self.state.shared.values()):
@@ -402,14 +413,13 @@ class Partition(Actor):
         self._look()
 
     def _end_term(self, error: PlaitError, now_ns: int) -> None:
-        proposed, self._proposed = self._proposed, deque()
-        for _, waiters in proposed:
-            for waiter in waiters:
-                waiter(unknown(self.name))
-        for _, waiter in self._commands:
-            waiter(error)
-        self._commands.clear()
+        """Answer everyone: what was not proposed failed, what was proposed is unknown."""
         self.publishing.reset(error, now_ns)
+        commands, self._commands = self._commands, []
+        self._tell((waiter, error) for _, waiter in commands)
+        proposed, self._proposed = self._proposed, deque()
+        lost = unknown(self.name)
+        self._tell((waiter, lost) for waiter in chain.from_iterable(waiters for _, waiters in proposed))
         self.readers.fail(error)
         self.consumers.fail(error)
         if self._dead_letters is not None:

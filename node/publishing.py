@@ -82,6 +82,7 @@ class Publishing:
     def begin(self, stamp_ms: int) -> None:
         """A term begins: everything that is in the log is applied."""
         self.stamp_ms = stamp_ms
+        self._producers = SpeculativeProducers(self._state.producers)
         self.proposed_next = self._state.next_offset
 
     def offer(self, publish: Publish, now_ns: int) -> None:
@@ -124,18 +125,17 @@ class Publishing:
             del self._waiting[ticket]
 
     def reset(self, error: PlaitError, now_ns: int) -> None:
-        """A new term, or none: what waited is answered with the error, what was proposed is unknown."""
+        """This replica leads no more: what waited, or was about to be proposed, is answered with the error."""
         waiting, self._waiting = self._waiting, {}
         for ticket, publish in waiting.items():
             self._admission.cancel(ticket)
             publish.promise.reject(error)
-        self._producers.reset()
-        self._in_flight.clear()
-        self.proposals.clear()
-        self.proposed_next = self._state.next_offset
+        proposals, self.proposals = self.proposals, []
+        for _, publish in proposals:
+            self.lost(publish, error, now_ns)
 
     def lost(self, publish: Publish, error: PlaitError, now_ns: int) -> None:
-        """A proposed batch will not be heard of again."""
+        """An admitted batch will not be heard of again."""
         self._forget(publish)
         for promise in (publish.promise, *publish.followers):
             promise.reject(error)

@@ -120,7 +120,8 @@ async def test_a_queue_gives_each_record_to_one_consumer(tmp_path: Path) -> None
             while len(one.items) + len(two.items) < 10:
                 await trio.lowlevel.checkpoint()
         assert sorted(one.values + two.values) == [b"%d" % number for number in range(10)]
-        assert one.items and two.items, "the work is shared out"
+        assert one.items, "the work is shared out"
+        assert two.items, "the work is shared out"
 
 
 async def test_what_is_acknowledged_never_comes_again_and_what_is_not_does(tmp_path: Path) -> None:
