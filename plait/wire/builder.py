@@ -15,6 +15,8 @@ from plait.wire.compression import compress
 from plait.wire.header import CODECS, COVERED, HEADER_BYTES, LENGTH_END, MAGIC, START
 from plait.wire.varint import SHORT, SHORT_VALUES, varint
 
+CACHED_LENGTHS_MAX = 4096
+"""Lengths of values whose prefixes are remembered between batches."""
 _NONE = varint(-1)
 
 
@@ -171,24 +173,20 @@ def _value_parts(values: Sequence[bytes]) -> list[bytes]:
         └ end of the record before: it has no headers
     """
     parts: list[bytes] = []
-    for first, last, delta_bytes in _STRETCHES:
+    for first, last, heads in _STRETCHES:
         piece = values[first:last]
         if not piece:
             break
         lengths = list(map(len, piece))
         columns = [b""] * (4 * len(piece))
-        columns[0::4] = map(_Heads(delta_bytes).__getitem__, lengths)
+        columns[0::4] = map(heads.__getitem__, lengths)
         columns[1::4] = SHORT[first:last][: len(piece)] or map(varint, range(first, first + len(piece)))
-        columns[2::4] = map(_Prefixes().__getitem__, lengths)
+        columns[2::4] = map(_PREFIXES.__getitem__, lengths)
         columns[3::4] = piece
         parts += columns
     parts[0] = parts[0][1:]
     parts.append(b"\0")
     return parts
-
-
-_STRETCHES = ((0, 64, 1), (64, SHORT_VALUES, 2), (SHORT_VALUES, BATCH_RECORDS_MAX, 3))
-"""First and last + 1 of the offset deltas that take so many bytes."""
 
 
 class _Heads(dict[int, bytes]):
@@ -198,6 +196,8 @@ class _Heads(dict[int, bytes]):
         self._delta_bytes = delta_bytes
 
     def __missing__(self, length: int) -> bytes:
+        if len(self) >= CACHED_LENGTHS_MAX:
+            self.clear()
         size = 2 + self._delta_bytes + 1 + len(varint(length)) + length + 1
         self[length] = head = b"\0" + varint(size) + b"\0\0"
         return head
@@ -207,8 +207,19 @@ class _Prefixes(dict[int, bytes]):
     """By the value's length: what stands right before the value."""
 
     def __missing__(self, length: int) -> bytes:
+        if len(self) >= CACHED_LENGTHS_MAX:
+            self.clear()
         self[length] = prefix = b"\1" + varint(length)
         return prefix
+
+
+_STRETCHES = (
+    (0, 64, _Heads(1)),
+    (64, SHORT_VALUES, _Heads(2)),
+    (SHORT_VALUES, BATCH_RECORDS_MAX, _Heads(3)),
+)
+"""First and last + 1 of the offset deltas that take one, two and three bytes."""
+_PREFIXES = _Prefixes()
 
 
 def _seal(

@@ -29,6 +29,7 @@ FRAME_BYTES_MAX = 16 << 20
 _LENGTHS = Struct(">IH")
 _LENGTH = Struct(">I")
 _SCALARS = frozenset((int, str, bytes, bool, type(None), float))
+_LISTS = frozenset((list, tuple))
 _END = b"\x48 the end"
 
 
@@ -77,7 +78,7 @@ def is_plain(value: Any) -> bool:
     kind = type(value)
     if kind is list or kind is tuple:
         kinds = set(map(type, value))
-        if kinds == {list}:  # thousands of short lists: judged together
+        if kinds and kinds <= _LISTS:  # thousands of short lists: judged together
             return is_plain(list(chain.from_iterable(value)))
         return kinds <= _SCALARS or all(map(is_plain, value))
     if kind is dict:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plait.wire.batch import BATCH_RECORDS_MAX, BatchBuilder, encode_batch, iterate, read_header
+from plait.wire.builder import CACHED_LENGTHS_MAX
 
 SIZES = st.integers(0, 300) | st.sampled_from([8000, 8150, 8160, 8170, 8191, 8192, 70_000])
 
@@ -113,3 +114,9 @@ def test_no_records_or_too_many_are_no_batch():
 def test_an_unknown_compression_is_refused():
     with pytest.raises(ValueError, match="zip"):
         BatchBuilder(compression="zip")
+
+
+def test_more_lengths_than_are_remembered_make_no_difference():
+    values = [b"x" * size for size in range(CACHED_LENGTHS_MAX + 10)]
+    for _ in range(2):
+        assert [each.value for each in iterate(encode_batch(values, 1000))] == values

@@ -222,3 +222,8 @@ def test_nothing_else_gets_into_a_head(value):
 
 def test_why_a_view_must_not_get_into_a_head():
     assert cbor2.dumps(memoryview(b"abc")) == cbor2.dumps([97, 98, 99])
+
+
+@given(st.lists(st.lists(st.integers() | st.just(()) | st.just(memoryview(b"")), max_size=3), max_size=3))
+def test_lists_of_lists_are_judged_like_their_items(value):
+    assert is_plain(value) == all(type(item) is not memoryview for each in value for item in each)
