@@ -186,11 +186,19 @@ class SimDisk:
         return max(self._room(), 0)
 
     def lock(self, name: str) -> None:
-        """Take a lock that only the end of the process gives back. Raises BlockingIOError where it is held."""
+        """See environment.Disk. The end of the process gives it back, too."""
         self.begin(OperationKind.LOCK, name)
         if name in self._locked:
             raise BlockingIOError(errno.EWOULDBLOCK, "locked by another process", name)
+        if name not in self._seen.files:
+            self._inodes += 1
+            self._change(NameChange(self._next(), _folder_of(name), name, Inode(self._inodes)))
         self._locked[name] = None
+
+    def unlock(self, name: str) -> None:
+        """See environment.Disk."""
+        self.begin(OperationKind.LOCK, name)
+        del self._locked[name]
 
     # ---- what a simulation does with it
 
@@ -242,6 +250,12 @@ class SimDisk:
         inode = self._find(name)
         inode.kept.flip(position, bit)
         inode.seen.flip(position, bit)
+
+    def spoil(self, name: str, position: int, data: bytes) -> None:
+        """Rot: other bytes stand there, on the platter and for reads."""
+        inode = self._find(name)
+        inode.kept.write(data, position)
+        inode.seen.write(data, position)
 
     def make_unreadable(self, name: str, first: int, last: int) -> None:
         """Reads that touch these bytes fail with EIO until they are written again."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import trio
 import trio.abc
 
-from replication.environment import Environment
+from replication.environment import Environment, Network
 from tests.sim.disk import CrashHere, SimDisk
 
 T = TypeVar("T")
@@ -111,9 +111,18 @@ class SimNode:
     disk: SimDisk
 
 
-def sim_environment(nursery: trio.Nursery, seed: int, disk: SimDisk, clock: SimClock | None = None) -> SimNode:
+def sim_environment(
+    nursery: trio.Nursery,
+    seed: int,
+    disk: SimDisk,
+    *,
+    clock: SimClock | None = None,
+    network: Network | None = None,
+) -> SimNode:
     """The world of one life of a node: what it draws, and how long its threads take, comes from the seed."""
     root = Random(seed)
     clock = clock or SimClock()
     tasks = SimTasks(nursery, Random(root.getrandbits(64)), disk)
-    return SimNode(Environment(clock, Random(root.getrandbits(64)), disk, NoNetwork(), tasks), clock, disk)
+    return SimNode(
+        Environment(clock, Random(root.getrandbits(64)), disk, network or NoNetwork(), tasks), clock, disk
+    )

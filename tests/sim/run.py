@@ -86,6 +86,7 @@ class _Watch(trio.abc.Instrument):
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
         self._stalled = 0
+        self._steps = 0
         self.scope: trio.CancelScope | None = None
         self.error: Exception | None = None
 
@@ -93,9 +94,11 @@ class _Watch(trio.abc.Instrument):
         """See trio.abc.Instrument."""
         statistics = trio.lowlevel.current_statistics()
         still = statistics.tasks_runnable == 0 and statistics.seconds_to_next_deadline == float("inf")
-        self._stalled = self._stalled + 1 if still else 0
+        moved = self._trace.steps != self._steps
+        self._steps = self._trace.steps
+        self._stalled = self._stalled + 1 if still and not moved else 0
         if self._stalled >= STALLED_ROUNDS:
-            self._end(Deadlock("nothing is runnable and no deadline is set"))
+            self._end(Deadlock("every task waits for another one:\n" + "\n".join(_waiting())))
         elif self._trace.steps > STEPS_MAX:
             self._end(NeverEnds(f"more than {STEPS_MAX} steps"))
 
@@ -103,6 +106,18 @@ class _Watch(trio.abc.Instrument):
         if self.scope is not None and self.error is None:
             self.error = error
             self.scope.cancel()
+
+
+def _waiting() -> Iterator[str]:
+    """Each task and the lines at which it waits, outermost first."""
+    root = trio.lowlevel.current_root_task()
+    tasks = [root] if root is not None else []
+    while tasks:
+        task = tasks.pop()
+        places = [f"{frame.f_code.co_name}:{line}" for frame, line in task.iter_await_frames()]
+        yield f"  {task.name}: {' > '.join(places)}"
+        for nursery in task.child_nurseries:
+            tasks.extend(sorted(nursery.child_tasks, key=lambda child: child.name))
 
 
 def run_sim(seed: int, world: Callable[..., Awaitable[T]], *args: Any, trace: Trace | None = None) -> T:
