@@ -161,13 +161,22 @@ class PartitionAdmission:
     def release(self, now_ns: int, permits: Iterable[Permit], backlog: Backlog) -> list[Answer]:
         """Those publishes are committed, or known to have failed; `backlog` is the one behind all of them.
 
-        A permit that is not held any more (`release_owner`) is passed over.
+        Permits of entries that were applied together are released together, or `give_back` one by one before
+        one `tick`: a publish that the backlog has already and whose permit is still held would count twice.
         """
         for permit in permits:
-            if permit.held:
-                self._in_flight.give_back(permit)
-                self._drain.drained(permit.charged_bytes, now_ns, busy=len(self._in_flight) > 0)
+            self.give_back(now_ns, permit)
         return self._serve(now_ns, backlog) if self._shed or len(self._line) else []
+
+    def give_back(self, now_ns: int, permit: Permit) -> None:
+        """The permit ends, and nobody is served yet: `next_deadline_ns` asks for a `tick` if somebody waits.
+
+        A permit that is not held any more (`release_owner`) is passed over.
+        """
+        if permit.held:
+            self._in_flight.give_back(permit)
+            self._drain.drained(permit.charged_bytes, now_ns, busy=len(self._in_flight) > 0)
+            self._retry_ns = 0
 
     def release_owner(self, now_ns: int, owner: str, backlog: Backlog) -> list[Answer]:
         """The owner is gone for good: its permits are given back, and its waiting publishes get no answer."""

@@ -101,6 +101,20 @@ def test_who_waits_is_admitted_when_something_is_released():
     assert partition.admission.permits_held == 1
 
 
+def test_permits_given_back_one_by_one_serve_nobody_before_the_next_tick():
+    partition = Partition(backlog_records=10, overflow="drop-oldest", in_flight_publishes=2)
+    partition.backlog = Backlog(4, 4)
+    first, second = partition.publish(records=3), partition.publish(records=3)
+    wait = partition.publish(records=1, wait_ms=1_000)
+    partition.backlog = Backlog(10, 10)  # both are applied
+    partition.admission.give_back(0, first.permit)
+    partition.admission.give_back(0, second.permit)
+    assert partition.admission.next_deadline_ns() == 0
+    (answer,) = partition.tick()
+    assert answer.ticket == wait.ticket
+    assert answer.outcome.records == 1  # not 4: neither of them counts twice
+
+
 def test_nobody_overtakes_who_waits():
     partition = Partition(in_flight_bytes=100)
     first = partition.publish(60)
