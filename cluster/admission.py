@@ -218,7 +218,6 @@ class PartitionAdmission:
             self._node.waiting_bytes -= late.size_bytes
             refusal = self._refuse(now_ns, self._reason, self._line.waiting_bytes, late.size_bytes)
             answers.append(Answer(late.ticket, refusal))
-        self._retry_ns = None
         while (waiter := self._line.next()) is not None:
             blocked = self._blocked(now_ns, waiter.records, waiter.size_bytes, backlog)
             if blocked is None:
@@ -342,6 +341,8 @@ class PartitionAdmission:
             self._retry_ns = now_ns + self._rate_wait_ns(now_ns)
         elif reason in _NODE_REASONS:
             self._retry_ns = now_ns + NODE_RETRY_MS * NS_PER_MS
+        else:  # a release, or a smaller backlog, will bring the next call
+            self._retry_ns = None
 
     def _take_out(self, ticket: int) -> bool:
         waiter = self._line.remove(ticket)
