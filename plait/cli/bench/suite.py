@@ -1,0 +1,253 @@
+"""The measurements, one after the other: each starts what it needs and gives its figures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from plait.cli.bench.broker import BrokerProcess, memory_bytes
+from plait.cli.bench.figures import Figure
+from plait.cli.bench.load import Orders, Result
+from plait.cli.output import Progress
+
+PUBLISH_TARGET = 200_000.0
+READ_TARGET = 300_000.0
+QUEUE_TARGET = 60_000.0
+SYNC_FACTOR = 2.5
+SYNC_EXTRA_S = 0.0003
+READY_TARGET_S = 0.3
+IDLE_TARGET_MB = 50.0
+BACKLOG_MEMORY_TARGET_MB = 300.0
+BACKLOG_SPEED_TARGET = 0.9
+BACKLOG_START_TARGET_S = 3.0
+"""The targets: what the project has promised, on two cores."""
+
+STREAM_RECORDS = 2_000_000
+QUEUE_RECORDS = 400_000
+SYNC_PUBLISHES = 500
+STARTS = 5
+HOLD_RECORDS = 200_000
+SMALL_BACKLOG = 1_000
+SETTLE_S = 1.0
+"""After that an idle broker has done what it does once."""
+MB = 1_000_000
+
+
+class LoadFailed(Exception):
+    """The client process ended with an error; the text is what it said."""
+
+
+class Suite:
+    """Measurements against one broker: a child of this process, or one that runs already."""
+
+    def __init__(self, folder: Path, server: str = "", profiles: Path | None = None, scale: float = 1.0) -> None:
+        self._folder = folder
+        self._server = server
+        self._profiles = profiles
+        self._scale = scale
+        self._broker: BrokerProcess | None = None
+        self._number = 0
+
+    def stream(self) -> Iterator[Figure]:
+        """Publishing to a topic and reading it."""
+        name = self._name("stream")
+        records = self._records(STREAM_RECORDS)
+        self._load("publish", "warming up", name=self._name("warm"), records=records // 20)
+        done = self._load("publish", "publishing", name=name, records=records)
+        yield Figure(
+            what="publish, one producer",
+            measured=done.rate,
+            unit="records/s",
+            target=PUBLISH_TARGET,
+            note=_cpu(done),
+        )
+        done = self._load("read", "reading", name=name, records=records)
+        yield Figure(
+            what="read a stream", measured=done.rate, unit="records/s", target=READ_TARGET, note=_cpu(done)
+        )
+
+    def queue(self) -> Iterator[Figure]:
+        """Ten consumers that lease and acknowledge."""
+        name = self._name("queue")
+        records = self._records(QUEUE_RECORDS)
+        self._load("fill", "filling a queue", name=name, records=records)
+        done = self._load("drain", "ten consumers", name=name, records=records)
+        yield Figure(
+            what="queue, 10 consumers",
+            measured=done.rate,
+            unit="lease+ack/s",
+            target=QUEUE_TARGET,
+            note=_cpu(done),
+        )
+
+    def sync(self) -> Iterator[Figure]:
+        """A publish that waits for its answer, beside a bare synced write."""
+        done = self._load(
+            "sync",
+            "single publishes",
+            name=self._name("sync"),
+            records=self._records(SYNC_PUBLISHES),
+            probe_file=str(self._folder / "probe"),
+        )
+        yield Figure(what="fdatasync of the disk, median", measured=done.sync_median_s * 1000, unit="ms")
+        yield Figure(
+            what="single publish, median",
+            measured=done.publish_median_s * 1000,
+            unit="ms",
+            target=(SYNC_FACTOR * done.sync_median_s + SYNC_EXTRA_S) * 1000,
+            at_most=True,
+        )
+
+    def start(self) -> Iterator[Figure]:
+        """From `plait serve` to ready, on an empty folder; memory when nothing goes on."""
+        self.close()
+        seconds = []
+        for number in range(STARTS):
+            broker = BrokerProcess(self._folder / f"start-{number}")
+            seconds.append(broker.start())
+            if number == STARTS - 1:
+                time.sleep(SETTLE_S)
+                idle_bytes = memory_bytes(broker.pid)
+            broker.stop()
+        yield Figure(
+            what="ready after, median of 5",
+            measured=median(seconds),
+            unit="s",
+            target=READY_TARGET_S,
+            at_most=True,
+        )
+        yield Figure(what="idle memory", measured=idle_bytes / MB, unit="MB", target=IDLE_TARGET_MB, at_most=True)
+
+    def backlog(self, waiting: int) -> Iterator[Figure]:
+        """Memory, speed and start-up with a long backlog."""
+        self.close()
+        hold_records = self._records(HOLD_RECORDS)
+        small = self._load("hold", "1,000 waiting", name="small", records=hold_records, waiting=SMALL_BACKLOG)
+        yield Figure(what="queue, 1,000 waiting", measured=small.rate, unit="lease+ack/s", note=_cpu(small))
+        filled = self._load("fill", f"{waiting:,} waiting", name="large", records=waiting)
+        yield Figure(what=f"fill a queue, {waiting:,}", measured=filled.rate, unit="records/s", note=_cpu(filled))
+        time.sleep(SETTLE_S)
+        memory = f"memory, {waiting:,} waiting"
+        yield Figure(
+            what=memory, measured=self._memory_mb(), unit="MB", target=BACKLOG_MEMORY_TARGET_MB, at_most=True
+        )
+        large = self._load("hold", f"{waiting:,} waiting", name="large", records=hold_records, waiting=waiting)
+        yield Figure(what=f"queue, {waiting:,} waiting", measured=large.rate, unit="lease+ack/s", note=_cpu(large))
+        yield Figure(
+            what="speed with backlog / without",
+            measured=large.rate / small.rate if small.rate else 0.0,
+            unit="",
+            target=BACKLOG_SPEED_TARGET,
+        )
+        yield from self._restarts(waiting)
+
+    def _restarts(self, waiting: int) -> Iterator[Figure]:
+        broker = self._running()
+        for how, end in (("a clean stop", broker.stop), ("SIGKILL", broker.kill)):
+            end()
+            yield Figure(
+                what=f"start, {waiting:,} waiting, after {how}",
+                measured=broker.start(),
+                unit="s",
+                target=BACKLOG_START_TARGET_S,
+                at_most=True,
+            )
+        time.sleep(SETTLE_S)
+        yield Figure(
+            what="memory after that start",
+            measured=self._memory_mb(),
+            unit="MB",
+            target=BACKLOG_MEMORY_TARGET_MB,
+            at_most=True,
+        )
+
+    def close(self) -> None:
+        """Stop the broker, if one is running."""
+        if self._broker is not None:
+            broker, self._broker = self._broker, None
+            broker.stop()
+
+    def kill(self) -> None:
+        """End the broker at once: the measurement has failed."""
+        if self._broker is not None:
+            self._broker.kill()
+
+    def _running(self) -> BrokerProcess:
+        if self._broker is None:
+            self._number += 1
+            variables = {}
+            if self._profiles is not None:
+                variables["PLAIT_PROFILE"] = str(self._profiles / f"broker-{self._number}.prof")
+            self._broker = BrokerProcess(self._folder / f"broker-{self._number}", (), variables)
+            self._broker.start()
+        return self._broker
+
+    def _memory_mb(self) -> float:
+        return memory_bytes(self._running().pid) / MB
+
+    def _records(self, records: int) -> int:
+        return max(1000, round(records * self._scale / 1000) * 1000) if records > 1000 else records
+
+    def _name(self, what: str) -> str:
+        return f"bench-{what}-{time.time_ns()}"
+
+    def _load(
+        self, scenario: str, label: str, *, name: str, records: int, waiting: int = 0, probe_file: str = ""
+    ) -> Result:
+        server, pid = self._server, 0
+        if not server:
+            broker = self._running()
+            server, pid = broker.address, broker.pid
+        orders = Orders(scenario, server, name, records, waiting=waiting, broker_pid=pid, probe_file=probe_file)
+        command = [sys.executable, "-m", "plait.cli.bench.load", msgspec.json.encode(orders).decode()]
+        if self._profiles is not None:
+            command.append(str(self._profiles / f"client-{scenario}-{name}.prof"))
+        with Progress(label, records) as bar:
+            return _watched(command, bar)
+
+
+def _watched(command: list[str], bar: Progress) -> Result:
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said)
+        try:
+            last = _followed(process, bar)
+            if process.wait() == 0 and last:
+                return msgspec.json.decode(last, type=Result)
+        finally:
+            process.kill()
+            process.wait()
+        said.seek(0)
+        raise LoadFailed(said.read().decode(errors="replace")[-4000:])
+
+
+def _followed(process: subprocess.Popen[bytes], bar: Progress) -> bytes:
+    """The last line that the process writes; moves the bar along on the way."""
+    assert process.stdout is not None, "a pipe was asked for"
+    done = 0
+    last = b""
+    for line in process.stdout:
+        if line.startswith(b'{"done"'):
+            now = msgspec.json.decode(line)["done"]
+            bar.advance(now - done)
+            done = now
+        else:
+            last = line
+    return last
+
+
+def _cpu(done: Result) -> str:
+    """Where the time went: how busy each side's core was."""
+    if not done.seconds or not done.broker_cpu_s:
+        return ""
+    broker, client = done.broker_cpu_s, done.client_cpu_s
+    return (
+        f"broker {broker / done.records * 1e6:.2f} us a record ({broker / done.seconds:.0%} of a core), "
+        f"client {client / done.records * 1e6:.2f} us ({client / done.seconds:.0%})"
+    )

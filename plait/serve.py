@@ -1,0 +1,219 @@
+"""The broker's process: from settings to a node that serves, and back to a clean end.
+
+    settings ──> process set-up (files, allocator, log) ──> Node.open ──> gateway ──> ready file ──> signal ──> end
+
+The server's packages lie in plait/_server in an installed Plait and in the repository's root in a checkout;
+only this process has that folder on its path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from plait.cli import exits
+from plait.settings import Settings, SettingsError, parse_address
+
+if TYPE_CHECKING:
+    from node.node import Node, NodeSettings
+
+PROFILE_VARIABLE = "PLAIT_PROFILE"
+"""Names a file that gets a cProfile of the broker at its end, for the benchmark."""
+MMAP_THRESHOLD_BYTES = 32 << 20
+"""Buffers up to this size come from the heap: mapping and unmapping each of them costs more than using it."""
+TRIM_THRESHOLD_BYTES = 64 << 20
+"""Free memory at the heap's top that is kept rather than given back to the machine."""
+GC_THRESHOLD_OBJECTS = 50_000
+"""Net new objects between two runs of Python's cycle collector; hardly anything here makes cycles."""
+BATCH_MARGIN_BYTES = 4096
+"""What a batch with one record of the largest size has beside it."""
+CRITICAL_SPACE_PERCENT = 37
+"""Share of `min_free_bytes` below which everything but consuming and acknowledging stops."""
+M_TRIM_THRESHOLD = -1
+"""glibc's number of that parameter of mallopt(3)."""
+M_MMAP_THRESHOLD = -3
+"""glibc's number of that parameter of mallopt(3)."""
+
+
+def serve(settings: Settings) -> int:
+    """Run a broker until it gets SIGTERM or SIGINT. Returns the process's exit code."""
+    try:
+        address = parse_address(settings.native)
+    except SettingsError as error:
+        exits.complain(f"setting native: {error}")
+        return exits.USAGE
+    gc.disable()  # imports make many objects and no garbage
+    _use_server_packages()
+    _set_up_allocator()
+    _raise_file_limit()
+    profile = os.environ.get(PROFILE_VARIABLE, "")
+    return _run_profiled(settings, address, profile) if profile else _run(settings, address)
+
+
+def _run(settings: Settings, address: tuple[str, int]) -> int:
+    # structlog takes rich along for coloured tracebacks when it is there: 45 ms of the start, never used here
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None is how a module is barred
+    import trio
+
+    from plait.cli import logs
+    from plait.wire.errors import PlaitError
+
+    logs.set_up(settings.log.format, settings.log.level)
+    try:
+        trio.run(_serve, settings, address)
+    except KeyboardInterrupt:  # a second Ctrl-C, while the first one's clean end was under way
+        return exits.INTERRUPTED
+    except (OSError, PlaitError, BaseExceptionGroup) as error:
+        causes = list(_causes(error))
+        if not all(isinstance(cause, OSError | PlaitError) for cause in causes):
+            raise
+        exits.complain(_explained(causes[0], settings))
+        return exits.FAILED
+    return exits.DONE
+
+
+async def _serve(settings: Settings, address: tuple[str, int]) -> None:
+    import signal
+
+    import trio
+
+    from gateways.native.limits import GatewayLimits
+    from gateways.native.server import NativeGateway
+    from node.node import Node
+    from replication.real import real_environment
+
+    _withdraw_ready_file(settings)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            environment = real_environment(settings.data, nursery)
+            node = await Node.open(environment, _node_settings(settings))
+            limits = GatewayLimits(connections_max=settings.connections_max)
+            gateway = NativeGateway(environment, node.broker, *address, limits)
+            native = _joined(*await gateway.start())
+            nursery.start_soon(gateway.run, name="native gateway")
+            _settle_down()
+            _announce(settings, node, native)
+            await signals.__anext__()
+            _withdraw_ready_file(settings)
+            await gateway.stop()
+            await node.close()
+            nursery.cancel_scope.cancel()
+
+
+def _node_settings(settings: Settings) -> NodeSettings:
+    from node.node import NodeSettings
+    from plait.wire.batch import MAX_BATCH_BYTES, BatchLimits
+    from replication.storage.settings import StorageSettings
+
+    record_bytes = settings.max_record_bytes
+    low = settings.storage.min_free_bytes
+    return NodeSettings(
+        limits=BatchLimits(record_bytes, max(MAX_BATCH_BYTES, record_bytes + BATCH_MARGIN_BYTES)),
+        storage=StorageSettings(
+            wal_file_bytes=settings.storage.wal_file_bytes,
+            low_space_bytes=low,
+            critical_space_bytes=low * CRITICAL_SPACE_PERCENT // 100,
+        ),
+    )
+
+
+def _announce(settings: Settings, node: Node, native: str) -> None:
+    """Tell whoever waits for it that clients are welcome: the ready file, and a few lines for people."""
+    import msgspec
+
+    from plait.version import __version__
+
+    data = os.path.abspath(settings.data)
+    cluster_id, node_id = node.broker.cluster_id, node.broker.node_id
+    if settings.ready_file:
+        facts = {"pid": os.getpid(), "native": native, "cluster_id": cluster_id, "node_id": node_id, "data": data}
+        draft = f"{settings.ready_file}.{os.getpid()}.tmp"
+        with open(draft, "wb") as file:
+            file.write(msgspec.json.encode(facts))
+        os.replace(draft, settings.ready_file)  # readers see all of it or nothing
+    if settings.log.format == "console":
+        print(
+            f"Plait {__version__} is ready: node {node_id} of cluster {cluster_id}\n"
+            f"  native  {native}\n  data    {data}\nStop it with Ctrl-C.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _withdraw_ready_file(settings: Settings) -> None:
+    if settings.ready_file:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(settings.ready_file)
+
+
+def _settle_down() -> None:
+    """What was made until now stays until the end: the cycle collector need not look at it again."""
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD_OBJECTS, 20, 100)
+    gc.enable()
+
+
+def _use_server_packages() -> None:
+    here = os.path.dirname(os.path.abspath(__file__))
+    packed = os.path.join(here, "_server")
+    sys.path.insert(0, packed if os.path.isdir(packed) else os.path.dirname(here))
+
+
+def _set_up_allocator() -> None:
+    """Keep buffers of 128 KiB and more on the heap (glibc maps each anew: 34 times slower at 256 KiB)."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # another C library: it has its own ways
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
+        library.mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
+
+
+def _raise_file_limit() -> None:
+    """As many open files (connections, segments) as the machine allows without asking anyone."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _run_profiled(settings: Settings, address: tuple[str, int], file: str) -> int:
+    import cProfile
+
+    profile = cProfile.Profile()
+    try:
+        return profile.runcall(_run, settings, address)
+    finally:
+        profile.dump_stats(file)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What really went wrong, out of the groups in which trio hands it up."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _causes(inner)
+    else:
+        yield error
+
+
+def _explained(error: BaseException, settings: Settings) -> str:
+    """One line: what happened, and what to do."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno == errno.EADDRINUSE:
+        return f"{settings.native} is in use by another program; choose another address with --native"
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EACCES) and not error.filename:
+        return f"cannot listen on {settings.native}: {error.strerror}; choose another address with --native"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return f"cannot use {error.filename or settings.data}: {error.strerror}; choose a folder with --data"
+    return f"stopped by the machine: {error}"
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
