@@ -101,7 +101,7 @@ class Client:
         welcome = self._connection.welcome
         return welcome.cluster_id if welcome is not None else ""
 
-    async def queue(self, name: str, *, create: bool = True, **settings: Any) -> Queue:
+    async def queue(self, /, name: str, *, create: bool = True, **settings: Any) -> Queue:
         """The queue of that name, made with these settings if there is none.
 
         With `create=False`: NotFound if there is none. Settings are those of docs/limits.md, for example
@@ -110,7 +110,7 @@ class Client:
         """
         return Queue(self, await self._get_or_create("queue", name, create, settings))
 
-    async def topic(self, name: str, *, create: bool = True, **settings: Any) -> Topic:
+    async def topic(self, /, name: str, *, create: bool = True, **settings: Any) -> Topic:
         """The topic of that name, made with these settings if there is none (`partitions`, `retention_ms`, ...).
 
         Raises as `queue` does.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice, repeat
 from types import TracebackType
 
 import anyio
@@ -313,6 +314,10 @@ class Consumer:
             finally:
                 await attachment.cancel()
 
+    def take_ready(self, limit: int) -> list[Leased]:
+        """Messages that are here already, at most so many."""
+        return list(islice(self._attachment.current, limit)) if self._attachment is not None else []
+
     def __aiter__(self) -> Consumer:
         return self
 
@@ -361,8 +366,7 @@ class Consumer:
 
 
 def _leased(run: RecordRun, lease: Lease) -> Iterator[Leased]:
-    for record in iterate_run(run):
-        yield Leased(record, lease)
+    return map(Leased, iterate_run(run), repeat(lease))
 
 
 def _never_sent() -> LeaseLost:

@@ -7,14 +7,15 @@ connection.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Protocol
 
 from plait.client.backoff import Backoff
 from plait.client.connection import Connection, Reply
 from plait.client.messages import Received
-from plait.wire.batch import iterate
+from plait.wire.batch import Record, iterate, read_header, split
 from plait.wire.errors import OffsetOutOfRange, PlaitError
 from plait.wire.header import LENGTH_END
 from plait.wire.messages import Fetch, Fetched, Ok, read_result
@@ -51,10 +52,14 @@ class Chunk:
                 start = at
 
     def _messages(self, batches: memoryview, last: int) -> Iterator[Received]:
-        first, partition = self.first, self.partition
-        for record in iterate(batches):
-            if first <= record.offset <= last:
-                yield Received(record, partition)
+        records = chain.from_iterable(self._records(batch, last) for batch in split(batches))
+        return map(Received, records, repeat(self.partition))  # no Python frame per record but the decoder's own
+
+    def _records(self, batch: memoryview, last: int) -> Iterable[Record]:
+        first, header = self.first, read_header(batch)
+        if header.base_offset >= first and header.last_offset <= last:
+            return iterate(batch)
+        return (record for record in iterate(batch) if first <= record.offset <= last)
 
 
 class ChunkReader(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import islice
 from types import TracebackType
 from typing import Literal
 
@@ -145,6 +146,13 @@ class Reader:
         self._current, self._portions = iter(()), iter(())
         if self._fetching is not None:
             self._fetching.close()
+
+    def take_ready(self, limit: int) -> list[Received]:
+        """Messages that are here already, at most so many, not yet counted as given out: see `gave`."""
+        return list(islice(self._current, limit))
+
+    def gave(self, message: Received) -> None:
+        """A message of `take_ready` was given out."""
 
     def __aiter__(self) -> Reader:
         return self

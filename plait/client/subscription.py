@@ -96,6 +96,10 @@ class Subscription(Reader):
         finally:
             await super().aclose()
 
+    def gave(self, message: Received) -> None:
+        """A message of `take_ready` was given out: it is the one in hand."""
+        self._given = message
+
     def __aiter__(self) -> Subscription:
         return self
 
