@@ -23,8 +23,8 @@ MAILBOX_MESSAGES = 100_000
 """Messages that may wait in one actor's mailbox; a full one refuses, which its poster turns into an answer."""
 TURN_ACTORS = 256
 """Actors drained before the host task lets the sockets have a turn."""
-RESTART_BACKOFF_MS = (100, 1_000, 10_000, 60_000)
-"""Waits before a failed actor's first, second, ... restart; the last one repeats."""
+ALARMS_REPLACED = 1_024
+"""Alarms that were replaced or called off and may stay in the clock, beyond as many as are set."""
 
 
 class MailboxFull(Exception):
@@ -60,9 +60,12 @@ class Promise(Generic[T]):
             self._finish()
 
     def then(self, callback: Callable[[Promise[T]], None]) -> None:
-        """Call back with this promise when it is done; at once if it is."""
+        """Call back with this promise when it is done; at once if it is.
+
+        An exception of the callback is logged and goes no further: whoever resolves has others to answer.
+        """
         if self.done:
-            callback(self)
+            self._call(callback)
         elif self._callbacks is None:
             self._callbacks = [callback]
         else:
@@ -91,7 +94,13 @@ class Promise(Generic[T]):
         callbacks, self._callbacks = self._callbacks, None
         if callbacks is not None:
             for callback in callbacks:
-                callback(self)
+                self._call(callback)
+
+    def _call(self, callback: Callable[[Promise[T]], None]) -> None:
+        try:
+            callback(self)
+        except Exception as error:  # a defect of the one who asked must not become one of the one who answers
+            structlog.get_logger("plait.actors").error("answer not taken", exc_info=error)
 
 
 def rejected(error: Exception) -> Promise[Any]:
@@ -108,17 +117,19 @@ class Actor:
         self.host = host
         self.name = name
         self.stopped = False
+        self.alarm_ns: int | None = None  # when the alarm that is set rings
         self._mailbox: list[Any] = []
         self._scheduled = False
 
-    def post(self, message: Any) -> None:
+    def post(self, message: Any, *, always: bool = False) -> None:
         """Put a message into the mailbox and have it handled within this turn or the next.
 
-        Raises MailboxFull. A stopped actor's messages are dropped: `on_stop` answered whoever waited.
+        Raises MailboxFull. `always`: put it into a full one too; for messages that are few by their nature and
+        must not get lost (ends, alarms). A stopped actor's messages are dropped.
         """
         if self.stopped:
             return
-        if len(self._mailbox) >= MAILBOX_MESSAGES:
+        if len(self._mailbox) >= MAILBOX_MESSAGES and not always:
             raise MailboxFull(f"{self.name}: {MAILBOX_MESSAGES} messages are waiting")
         self._mailbox.append(message)
         if not self._scheduled:
@@ -141,9 +152,14 @@ class Actor:
         return {}
 
     def stop(self) -> None:
-        """End the actor: messages still waiting are dropped."""
+        """End the actor: messages still waiting are dropped, and its alarm."""
         self.stopped = True
         self._mailbox.clear()
+        self.host.call_off(self)
+
+
+_Alarm = list[Any]
+"""[deadline_ns, number, actor, message], of which the first two order the heap."""
 
 
 class Host:
@@ -153,8 +169,9 @@ class Host:
         self.clock = clock
         self._on_failure = on_failure
         self._ready: deque[Actor] = deque()
-        self._alarms: list[tuple[int, int, Actor, Any]] = []
-        self._alarm_count = 0
+        self._alarms: list[_Alarm] = []  # heap; those that were replaced or called off have no actor any more
+        self._alarm_of: dict[Actor, _Alarm] = {}
+        self._alarm_number = 0
         self._wake = trio.Event()
         self._log = structlog.get_logger("plait.actors")
 
@@ -164,11 +181,25 @@ class Host:
         self._wake.set()
 
     def alarm(self, deadline_ns: int, actor: Actor, message: Any) -> None:
-        """Post `message` to the actor at a monotonic time. Cannot be taken back: the actor ignores old ones."""
-        self._alarm_count += 1  # breaks ties in the order of asking, so that runs are reproducible
-        heapq.heappush(self._alarms, (deadline_ns, self._alarm_count, actor, message))
-        if self._alarms[0][1] == self._alarm_count:
+        """Post `message` to the actor at a monotonic time. An actor has one alarm: this one replaces the last."""
+        self.call_off(actor)
+        self._alarm_number += 1  # breaks ties in the order of asking, so that runs are reproducible
+        alarm: _Alarm = [deadline_ns, self._alarm_number, actor, message]
+        self._alarm_of[actor] = alarm
+        actor.alarm_ns = deadline_ns
+        heapq.heappush(self._alarms, alarm)
+        if self._alarms[0] is alarm:
             self._wake.set()
+
+    def call_off(self, actor: Actor) -> None:
+        """The actor's alarm does not ring any more, if one was set."""
+        alarm = self._alarm_of.pop(actor, None)
+        if alarm is not None:
+            actor.alarm_ns = None
+            alarm[2] = alarm[3] = None
+            if len(self._alarms) > 2 * len(self._alarm_of) + ALARMS_REPLACED:
+                self._alarms = list(self._alarm_of.values())
+                heapq.heapify(self._alarms)
 
     async def run(self) -> None:
         """Drain actors until cancelled."""
@@ -194,10 +225,10 @@ class Host:
         now_ns = self.clock.monotonic_ns() if self._alarms else 0
         while self._alarms and self._alarms[0][0] <= now_ns:
             _, _, actor, message = heapq.heappop(self._alarms)
-            try:
-                actor.post(message)
-            except MailboxFull as error:
-                self._log.warning("alarm dropped", actor=actor.name, error=str(error))
+            if actor is not None:
+                del self._alarm_of[actor]
+                actor.alarm_ns = None
+                actor.post(message, always=True)
 
     def _drain(self, actor: Actor) -> None:
         try:

@@ -63,6 +63,10 @@ class Group(Actor):
         except StorageDamaged as error:
             self.fence(error.message)
             return
+        except Exception as error:  # as in _apply: this replica stops here, and the node serves its others
+            self._logger.error("log cannot be applied", group=self.group, exc_info=error)
+            self.fence(f"what follows entry {self.applied_index} cannot be applied: {error!r}")
+            return
         self._log.attach(self)
         self._campaign()
 

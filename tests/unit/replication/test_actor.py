@@ -95,14 +95,50 @@ async def test_a_stopped_actor_handles_nothing_more() -> None:
 
 async def test_alarms_ring_in_the_order_of_their_times(autojump_clock: trio.testing.MockClock) -> None:
     async with running_host() as (host, _):
+        late, early = Recorder(host), Recorder(host)
+        now_ns = host.clock.monotonic_ns()
+        host.alarm(now_ns + 2_000_000_000, late, "second")
+        host.alarm(now_ns + 1_000_000_000, early, "first")
+        await trio.sleep(1.5)
+        assert (early.batches, late.batches) == ([["first"]], [])
+        await trio.sleep(1)
+        assert late.batches == [["second"]]
+
+
+async def test_an_actors_new_alarm_replaces_the_last_one(autojump_clock: trio.testing.MockClock) -> None:
+    async with running_host() as (host, _):
         recorder = Recorder(host)
         now_ns = host.clock.monotonic_ns()
-        host.alarm(now_ns + 2_000_000_000, recorder, "second")
         host.alarm(now_ns + 1_000_000_000, recorder, "first")
-        await trio.sleep(1.5)
-        assert recorder.batches == [["first"]]
-        await trio.sleep(1)
-        assert recorder.batches == [["first"], ["second"]]
+        host.alarm(now_ns + 2_000_000_000, recorder, "second")
+        assert recorder.alarm_ns == now_ns + 2_000_000_000
+        await trio.sleep(3)
+        assert recorder.batches == [["second"]]
+        assert recorder.alarm_ns is None
+        host.alarm(now_ns + 4_000_000_000, recorder, "third")
+        recorder.stop()
+        await trio.sleep(3)
+        assert recorder.batches == [["second"]]
+
+
+async def test_alarms_that_were_replaced_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actor_module, "ALARMS_REPLACED", 10)
+    async with running_host() as (host, _):
+        recorder = Recorder(host)
+        hours_ns = 12 * 3_600_000_000_000
+        for number in range(1_000):
+            host.alarm(host.clock.monotonic_ns() + hours_ns - number, recorder, number)
+        assert len(host._alarms) <= 13
+
+
+async def test_an_alarm_rings_though_the_mailbox_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actor_module, "MAILBOX_MESSAGES", 1)
+    async with running_host() as (host, _):
+        recorder = Recorder(host)
+        host.alarm(host.clock.monotonic_ns() - 1, recorder, "alarm")
+        recorder.post("a")
+        await trio.testing.wait_all_tasks_blocked()
+        assert [each for batch in recorder.batches for each in batch] == ["a", "alarm"]
 
 
 async def test_an_actor_that_posts_to_itself_does_not_starve_the_loop() -> None:
@@ -132,6 +168,20 @@ async def test_a_promise_is_answered_once_and_tells_everyone() -> None:
     promise.then(lambda done: told.append(done.result()))
     assert told == [1, 1]
     assert await promise.wait() == 1
+
+
+async def test_a_callback_that_fails_harms_neither_the_others_nor_the_one_who_answers() -> None:
+    promise: Promise[int] = Promise()
+    told: list[int] = []
+
+    def fails(_: Promise[int]) -> None:
+        raise ValueError("a defect of the one who asked")
+
+    promise.then(fails)
+    promise.then(lambda done: told.append(done.result()))
+    promise.resolve(1)
+    promise.then(fails)
+    assert told == [1]
 
 
 async def test_a_rejected_promise_raises_its_error() -> None:
