@@ -297,7 +297,8 @@ class Subscription(Reader):
     @_words_of(AsyncSubscription.seek)
     def seek(self, to: Position, partition: int | None = None) -> None:
         assert isinstance(self._inner, AsyncSubscription), "made by Topic.subscribe"
-        self._here.clear()
+        if partition is None or (self._here and self._here[0].partition == partition):
+            self._here.clear()  # what is here is of one partition
         self._portal.call(self._inner.seek, to, partition)
 
 

@@ -68,7 +68,7 @@ class PlaitBroker:
         """Of this test alone; everything in it is deleted after the test."""
 
     def connect(self, **options: Any) -> plait.connect:
-        """`async with plait_broker.connect() as client:`, on asyncio and on trio. Options as of `plait.connect`."""
+        """`async with plait_broker.connect() as client:`, on asyncio and trio. Options as of `plait.connect`."""
         import plait
 
         return plait.connect(self.address, namespace=self.namespace, **options)

@@ -74,7 +74,6 @@ class Subscription(Reader):
             if each not in self._fetching.fetchers:
                 raise BadRequest(f"This subscription does not read partition {each} of {self._name!r}.")
             located = await locate(self._connection, self._name, each, to)
-            self._leave_chunk()
             self._next[each] = located.offset
             if self._chunk is not None and self._chunk.partition == each:
                 self._current, self._portions = iter(()), iter(())
