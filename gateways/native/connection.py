@@ -161,32 +161,31 @@ class Connection:
         assert session is not None, "conversing before the handshake"
         self._reading = trio.CancelScope()  # the one of the handshake may be cancelled by now, too late
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._write, session, nursery.cancel_scope, name=f"native/{self.number} writer")
-            gone = True
+            flushed = trio.Event()
+            nursery.start_soon(self._write, session, flushed, nursery.cancel_scope, name="native writer")
             with self._reading:
-                gone = not session.closing and await self._read(session)
-            if gone and not session.closing:
-                nursery.cancel_scope.cancel()
-            else:
-                nursery.cancel_scope.deadline = trio.current_time() + self._household.limits.shutdown_flush_s
+                await self._read(session)
+            if session.closing:
+                with trio.move_on_after(self._household.limits.shutdown_flush_s):
+                    await flushed.wait()
+            nursery.cancel_scope.cancel()
         if session.closing:
             await self._linger()
 
-    async def _read(self, session: Session) -> bool:
-        """Read until the client goes (True) or the session closes (False)."""
+    async def _read(self, session: Session) -> None:
+        """Read until the client goes or the session closes."""
         size_bytes = READ_BYTES_MIN
         await self._work_off(session)
         while not session.closing:
             data = await self._receive(session, size_bytes)
             if not data:
-                return not session.closing
+                return
             size_bytes = min(max(2 * len(data), READ_BYTES_MIN), READ_BYTES_MAX)
             if session.throttle_ms or self._quiet_until_ns:
                 await self._until_reading(session)
             self._take(session, data)
             if session.reading_paused or session.throttle_ms:
                 await self._work_off(session)
-        return False
 
     async def _receive(self, session: Session, size_bytes: int) -> bytes | bytearray:
         """What the client sent; b"" when it is gone or was told to go."""
@@ -211,6 +210,7 @@ class Connection:
         limit = self._household.limits.input_bytes_max
         if counters.input_bytes_now > limit and session.mid_frame:
             session.end(LimitReached(f"more than {limit} bytes of unfinished frames are waiting in this broker"))
+            self._account(session.buffered_bytes)
 
     def _account(self, buffered_bytes: int) -> None:
         self._household.counters.input_bytes_now += buffered_bytes - self._buffered_bytes
@@ -242,7 +242,8 @@ class Connection:
             else:
                 return
 
-    async def _write(self, session: Session, connection_scope: trio.CancelScope) -> None:
+    async def _write(self, session: Session, flushed: trio.Event, connection_scope: trio.CancelScope) -> None:
+        """Send what comes into the outbox until the session has said its last word."""
         counters = self._household.counters
         outbox = session.outbox
         try:
@@ -252,6 +253,7 @@ class Connection:
                     await self._send(data)
                     counters.bytes_sent += len(data)
                 elif session.closing:
+                    flushed.set()
                     return
                 else:
                     self._writer_wake = trio.Event()

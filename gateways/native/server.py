@@ -18,8 +18,8 @@ from node.broker import Broker
 from plait.wire.errors import LimitReached, TimedOut, Unavailable
 from replication.environment import Environment
 
-ACCEPT_BACKOFF_S = 0.1
-"""Seconds without accepting after the machine refused a connection (no file descriptors, no memory)."""
+ACCEPT_BACKOFF_MS = 100
+"""Milliseconds without accepting after the machine refused a connection (no file descriptors, no memory)."""
 REFUSALS_AT_ONCE = 64
 """Connections beyond the limit that are told so at one time; still more are closed without a word."""
 
@@ -64,6 +64,8 @@ class NativeGateway:
 
     async def run(self) -> None:
         """Serve until `stop` is called or this is cancelled."""
+        if self._stopping.is_set():
+            return
         assert self._listeners, "run() before start()"
         self._running = True
         try:
@@ -137,7 +139,7 @@ class NativeGateway:
         if not self._accept_failing:
             self._accept_failing = True
             self._log.warning("cannot accept", error=str(error), connections=len(self._connections))
-        await trio.sleep(ACCEPT_BACKOFF_S)
+        await self.clock.sleep_until(self.clock.monotonic_ns() + ACCEPT_BACKOFF_MS * 1_000_000)
 
     def _serve(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
         self._numbers += 1

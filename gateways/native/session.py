@@ -174,6 +174,8 @@ class Session:
         if self.closed:
             return
         self.closed = self.closing = True
+        self.has_requests = False
+        self._frames = FrameReader(self.max_frame_bytes)  # what was not looked at will not be: let it go
         if self.publishing.pending:
             self.broker.client_gone(self._client)
         self.publishing.abandon()
