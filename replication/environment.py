@@ -73,6 +73,15 @@ class Disk(Protocol):
 
     def free_bytes(self) -> int: ...
 
+    def lock(self, name: str) -> None:
+        """Take the lock of that name for this process, which ends with `unlock` or with the process.
+
+        Raises BlockingIOError where somebody has it.
+        """
+
+    def unlock(self, name: str) -> None:
+        """Give back a lock that this Disk took."""
+
 
 class Network(Protocol):
     """Streams between addresses."""
@@ -101,6 +110,19 @@ class Tasks(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """What this process uses of the machine's memory; 0 and 0 where nobody can say."""
+
+    used_bytes: int
+    machine_bytes: int
+
+
+def unknown_memory() -> Memory:
+    """For worlds without a memory."""
+    return Memory(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     """All of it, handed to whatever needs the world."""
 
@@ -109,3 +131,4 @@ class Environment:
     disk: Disk
     network: Network
     tasks: Tasks
+    memory: Callable[[], Memory] = unknown_memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import secrets
@@ -12,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 import trio
 
-from replication.environment import Buffer, Environment
+from replication.environment import Buffer, Environment, Memory
 
 T = TypeVar("T")
 LISTEN_BACKLOG_CONNECTIONS = 1024
@@ -83,6 +84,7 @@ class RealDisk:
     def __init__(self, root: str) -> None:
         self.root = os.path.abspath(root)
         os.makedirs(self.root, exist_ok=True)
+        self._locks: dict[str, int] = {}
 
     def create(self, name: str, size_bytes: int = 0) -> RealFile:
         descriptor = os.open(self._path(name), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
@@ -125,6 +127,18 @@ class RealDisk:
         found = os.statvfs(self.root)
         return found.f_bavail * found.f_frsize
 
+    def lock(self, name: str) -> None:
+        descriptor = os.open(self._path(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._locks[name] = descriptor
+
+    def unlock(self, name: str) -> None:
+        os.close(self._locks.pop(name))
+
     def _path(self, name: str) -> str:
         return os.path.join(self.root, name)
 
@@ -161,6 +175,14 @@ class RealTasks:
         return await trio.to_thread.run_sync(work, limiter=limiter)
 
 
+def real_memory() -> Memory:
+    """From the kernel: resident bytes of this process, and of the whole machine."""
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    with open("/proc/self/statm", "rb") as status:
+        resident_pages = int(status.read().split()[1])
+    return Memory(resident_pages * page_bytes, os.sysconf("SC_PHYS_PAGES") * page_bytes)
+
+
 def real_environment(data_folder: str, nursery: trio.Nursery) -> Environment:
     """The environment of a process that keeps its data in `data_folder`. Raises OSError if it cannot."""
     return Environment(
@@ -169,4 +191,5 @@ def real_environment(data_folder: str, nursery: trio.Nursery) -> Environment:
         disk=RealDisk(data_folder),
         network=RealNetwork(),
         tasks=RealTasks(nursery),
+        memory=real_memory,
     )

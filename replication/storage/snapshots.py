@@ -1,0 +1,261 @@
+"""Snapshot files: what has to outlive the write-ahead log, of many groups in one file.
+
+    header │ state of group 7 │ state of group 9 │ ... │ directory, twice │ header
+
+The row of a group in the directory holds its term and vote, the place of its state, where truncations cut its
+segments, and what is damaged. File N says that everything in write-ahead log files up to N is in segments and
+snapshots: writing it is the one moment at which a flush counts. Of several rows of a group the newest file's
+counts. A file goes when it has none that counts; few that are left are carried over into the next file. A deleted
+group leaves a row behind for as long as any file has something of it: group ids are never used again, and nothing
+is deleted for want of metadata.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from struct import Struct
+
+from replication.crc import crc32c
+from replication.environment import Buffer, Environment, File
+from replication.storage.directory import CONTENT_START, Unreadable, read_directory, write_directory
+from replication.storage.format import HardState
+
+FOLDER = "snapshots"
+MAGIC = b"PLAITSNP"
+CARRY_BYTES_MAX = 4 << 20
+"""Bytes of old snapshots that one flush carries over into its own file."""
+CARRY_BELOW_BYTES = 64 * 1024
+"""Old files whose rows that count take less than this are given up, whatever their share."""
+CARRY_BELOW_PERCENT = 25
+"""So are those in which they take less than this share."""
+
+DELETED = 1
+HAS_STATE = 2
+
+_ROW = Struct("<QIQQQQqQQIII")
+_CUT = Struct("<QQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Entries behind `index` in segments of flushes up to `through` were truncated and are no part of the log."""
+
+    through: int
+    index: int
+
+
+@dataclass(slots=True)
+class SnapshotRow:
+    """What a snapshot file knows of one group."""
+
+    group: int
+    hard_state: HardState
+    deleted: bool = False
+    has_state: bool = False
+    index: int = 0
+    term: int = 0
+    last_mark: int = 0
+    cuts: tuple[Cut, ...] = ()
+    damage: str = ""
+    """What is damaged, for people; such a group stays out of service over restarts."""
+    state_position: int = 0
+    state_bytes: int = 0
+    state_crc: int = 0
+    number: int = 0
+    """The file that it is in."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in its file."""
+        return self.state_bytes + 2 * (_ROW.size + len(self.cuts) * _CUT.size + len(self.damage))
+
+
+class SnapshotFiles:
+    """All snapshot files of a node."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._disk = environment.disk
+        self._tasks = environment.tasks
+        self.files: dict[int, dict[int, SnapshotRow]] = {}
+        """By number, by group."""
+        self.newest: dict[int, SnapshotRow] = {}
+        self.sizes: dict[int, int] = {}
+        self.unreadable: dict[int, None] = {}
+        """Files whose directory is damaged. They are kept."""
+
+    @property
+    def covered(self) -> int:
+        """Write-ahead log files up to this number are not needed any more."""
+        return max(self.files, default=0)
+
+    def load(self, number: int) -> None:
+        """Read a file's directory (blocking); files in rising order. Raises OSError."""
+        file = self._disk.open(file_name(number))
+        try:
+            header, directory = read_directory(file, MAGIC)
+            size_bytes = file.size()
+        except Unreadable:
+            self._take(number, [], 0)  # its number alone says that the log up to there was given up
+            self.unreadable[number] = None
+            return
+        finally:
+            file.close()
+        self._take(number, decode_rows(directory, header.rows, number), size_bytes)
+
+    async def read(self, row: SnapshotRow) -> bytes | None:
+        """A group's state; None if it is damaged."""
+        return await self._tasks.offload("segments", partial(self.read_state, row))
+
+    def carried(self) -> tuple[list[SnapshotRow], list[int]]:
+        """Rows to carry over into the next file, and the files that can go when that is durable."""
+        rows: list[SnapshotRow] = []
+        files: list[int] = []
+        left = CARRY_BYTES_MAX
+        for number, found in self.files.items():
+            if number in self.unreadable:
+                continue
+            counting = [row for row in found.values() if self.newest[row.group] is row]
+            size_bytes = sum(row.size_bytes for row in counting)
+            share = size_bytes * 100 < CARRY_BELOW_PERCENT * self.sizes[number]
+            if size_bytes <= left and (share or size_bytes < CARRY_BELOW_BYTES):
+                left -= size_bytes
+                rows += counting
+                files.append(number)
+        return rows, files
+
+    def has_other(self, row: SnapshotRow) -> bool:
+        """True if another file has a row of the same group."""
+        return any(row.group in rows for number, rows in self.files.items() if number != row.number)
+
+    def write(self, number: int, salt: int, rows: Sequence[tuple[SnapshotRow, Buffer]]) -> list[SnapshotRow]:
+        """Write file `number` and make it durable (blocking); the rows as they are in it. Raises OSError."""
+        name = f"{FOLDER}/{number:012d}.tmp"
+        file = self._disk.create(name)
+        try:
+            written = _write(file, number, salt, rows)
+            file.sync()
+        except OSError:
+            self._disk.unlink(name)
+            raise
+        finally:
+            file.close()
+        try:
+            self._disk.rename(name, file_name(number))
+            self._disk.sync_folder(FOLDER)
+        except OSError as error:  # whether the flush counts is unknown now: nobody may take it back and try again
+            raise OSError(errno.EIO, f"{name} may or may not have its name: {error}")
+        return written
+
+    def added(self, number: int, rows: list[SnapshotRow]) -> None:
+        """A file was written and is durable."""
+        self._take(number, rows, sum(row.size_bytes for row in rows))
+
+    def forgotten(self, numbers: Sequence[int]) -> None:
+        """Files were unlinked."""
+        for number in numbers:
+            for row in self.files.pop(number).values():
+                if self.newest.get(row.group) is row:
+                    del self.newest[row.group]
+            del self.sizes[number]
+
+    def unlink(self, numbers: Sequence[int]) -> None:
+        """Remove files (blocking). Raises OSError."""
+        for number in numbers:
+            self._disk.unlink(file_name(number))
+        self._disk.sync_folder(FOLDER)
+
+    def _take(self, number: int, rows: list[SnapshotRow], size_bytes: int) -> None:
+        self.files[number] = {row.group: row for row in rows}
+        self.newest.update(self.files[number])
+        self.sizes[number] = size_bytes
+
+    def read_state(self, row: SnapshotRow) -> bytes | None:
+        """A group's state (blocking); None if it is damaged."""
+        try:
+            file = self._disk.open(file_name(row.number))
+            try:
+                state = file.pread(row.state_bytes, row.state_position)
+            finally:
+                file.close()
+        except OSError:
+            return None
+        return state if len(state) == row.state_bytes and crc32c(state) == row.state_crc else None
+
+
+def _write(file: File, number: int, salt: int, rows: Sequence[tuple[SnapshotRow, Buffer]]) -> list[SnapshotRow]:
+    written: list[SnapshotRow] = []
+    states: list[Buffer] = []
+    position = CONTENT_START
+    for row, state in rows:
+        size_bytes = len(state)
+        written.append(
+            replace(row, number=number, state_position=position, state_bytes=size_bytes, state_crc=crc32c(state))
+        )
+        if size_bytes:
+            states.append(state)
+            position += size_bytes
+    if states:
+        file.pwrite(states, CONTENT_START)
+    write_directory(file, MAGIC, number, salt, position, len(written), b"".join(map(encode_row, written)))
+    return written
+
+
+def encode_row(row: SnapshotRow) -> bytes:
+    """A row of the directory."""
+    damage = row.damage.encode()
+    fixed = _ROW.pack(
+        row.group,
+        (DELETED if row.deleted else 0) | (HAS_STATE if row.has_state else 0),
+        row.hard_state.term,
+        row.hard_state.vote,
+        row.index,
+        row.term,
+        row.last_mark,
+        row.state_position,
+        row.state_bytes,
+        row.state_crc,
+        len(row.cuts),
+        len(damage),
+    )
+    return fixed + b"".join(_CUT.pack(cut.through, cut.index) for cut in row.cuts) + damage
+
+
+def decode_rows(directory: memoryview, count: int, number: int) -> list[SnapshotRow]:
+    """All rows of a directory that is whole."""
+    rows: list[SnapshotRow] = []
+    at = 0
+    for _ in range(count):
+        group, flags, term, vote, index, snapshot_term, mark, position, size, crc, cuts, damage = _ROW.unpack_from(
+            directory, at
+        )
+        at += _ROW.size
+        found = tuple(Cut(*_CUT.unpack_from(directory, at + n * _CUT.size)) for n in range(cuts))
+        at += cuts * _CUT.size
+        text = bytes(directory[at : at + damage]).decode()
+        at += damage
+        rows.append(
+            SnapshotRow(
+                group,
+                HardState(term, vote),
+                bool(flags & DELETED),
+                bool(flags & HAS_STATE),
+                index,
+                snapshot_term,
+                mark,
+                found,
+                text,
+                position,
+                size,
+                crc,
+                number,
+            )
+        )
+    return rows
+
+
+def file_name(number: int) -> str:
+    """Name of a snapshot file."""
+    return f"{FOLDER}/{number:012d}.snap"
