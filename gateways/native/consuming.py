@@ -44,8 +44,8 @@ class _Consumer:
         """The broker has decided."""
         attachment = promise.value
         if attachment is None:
-            if not self.over:
-                self._consumers.forget(self)
+            self.over = True
+            self._consumers.forget(self)
         elif self.over:
             attachment.detach()
         else:
