@@ -16,7 +16,7 @@ import structlog
 
 from cluster.catalogue import Topic
 from cluster.names import check_subscription_name
-from cluster.settings import record_limit_bytes
+from cluster.settings import LEASE_MS_MAX, LEASE_MS_MIN, record_limit_bytes
 from node.consumers import Consumer, LeasedRun
 from node.describe import describe_subscriptions, describe_topic
 from node.entries import Command
@@ -28,10 +28,19 @@ from node.readers import Fetch, Fetched, Locate, Located
 from node.replicas import Replicas
 from node.router import Router
 from node.shared import Settled
+from node.source import BATCH_OPEN_BYTES
 from node.state import QUEUE_SUBSCRIPTION
 from plait.wire.batch import BatchLimits, check_records, open_body, read_header, validate
-from plait.wire.errors import BatchInvalid, InternalError, NotFound, Overloaded, PlaitError, WrongKind
-from replication.actor import Actor, MailboxFull, Promise, rejected
+from plait.wire.errors import (
+    BatchInvalid,
+    InternalError,
+    NotFound,
+    Overloaded,
+    PlaitError,
+    SettingInvalid,
+    WrongKind,
+)
+from replication.actor import MailboxFull, Promise, rejected
 from replication.environment import Buffer, Tasks
 
 T = TypeVar("T")
@@ -55,9 +64,21 @@ class ConsumerOptions:
 class Attachment:
     """One consumer's hold on all partitions of a queue or shared subscription."""
 
-    def __init__(self, subscription: str, members: list[tuple[Partition, Consumer]]) -> None:
+    def __init__(self, subscription: str, gone: Callable[[PlaitError], None]) -> None:
         self._subscription = subscription
-        self._members = members
+        self._gone = gone
+        self._over = False
+        self._members: list[tuple[Partition, Consumer]] = []  # in the order of the partitions
+
+    def add(self, partition: Partition, consumer: Consumer) -> None:
+        """It consumes the next partition, too."""
+        self._members.append((partition, consumer))
+
+    def ended(self, error: PlaitError) -> None:
+        """One partition serves it no more: it is over in all of them, and its owner is told, once."""
+        if not self._over:
+            self.detach()
+            self._gone(error)
 
     def settle(
         self, partition: int, action: str, extend_ms: int, items: Sequence[tuple[int, int, int]]
@@ -80,6 +101,18 @@ class Attachment:
         message = Settle(consumer, command)
         return _post(actor, message, message.promise)
 
+    async def attach(self) -> Attachment:
+        """Begin to consume, in all partitions or in none. Raises PlaitError."""
+        try:
+            for actor, consumer in self._members:
+                message = Attach(consumer)
+                await _post(actor, message, message.promise).wait()
+        except PlaitError:
+            self.detach()
+            raise
+        self.resume()  # nothing is delivered before whoever attached has the attachment in hand
+        return self
+
     def pause(self) -> None:
         """Lease nothing more to this consumer until `resume`."""
         for _, consumer in self._members:
@@ -89,10 +122,11 @@ class Attachment:
         """Lease to this consumer again."""
         for actor, consumer in self._members:
             consumer.paused = False
-            actor.post(Look())
+            actor.post(Look(), always=True)
 
     def detach(self) -> Promise[None]:
         """End it: what the consumer holds goes back to the queue."""
+        self._over = True
         done: Promise[None] = Promise()
         left = len(self._members)
 
@@ -105,7 +139,7 @@ class Attachment:
         for actor, consumer in self._members:
             message = Detach(consumer)
             message.promise.then(one_done)
-            _post(actor, message, message.promise)
+            _post(actor, message, message.promise, always=True)
         return done
 
 
@@ -179,7 +213,8 @@ class Broker:
         """
         try:
             topic, partitions = self._find(name)
-            header = validate(batch, self._batch_limits(topic))
+            limits = self._batch_limits(topic)
+            header = validate(batch, limits)
             if header.is_control or header.is_transactional:
                 raise BatchInvalid("transactions are not served; the batch was not stored: publish without one")
             if header.producer_id >= OUTBOX_PRODUCERS:
@@ -187,8 +222,8 @@ class Broker:
                     f"producer id {header.producer_id} was given to nobody; the batch was not stored"
                 )
             if topic.kind == "queue" or header.compression == "none":
-                check_records(open_body(batch, header), header)
-            number = self._router.partition_of(topic, partition, len(batch))
+                check_records(open_body(batch, header, BATCH_OPEN_BYTES), header, limits.max_record_bytes)
+            number = self._router.partition_of(topic, partition, header)
         except PlaitError as error:
             return rejected(error)
         message = Publish(batch, header, client)
@@ -251,45 +286,46 @@ class Broker:
         `gone(error)` is called when the queue ceases to be served here; the attachment is then over.
         """
         try:
+            _check_lease(options.lease_ms)
             topic, partitions = self._find(name, kind="queue")
             if subscription != QUEUE_SUBSCRIPTION:
                 raise NotFound(f"queue {name} has no subscription {subscription!r}; nothing was attached")
         except PlaitError as error:
             return rejected(error)
         prefetch = max(1, min(options.prefetch, PREFETCH_RECORDS_MAX) // len(partitions))
-        members = [
-            (
-                actor,
-                Consumer(
-                    self._new_consumer_id(),
-                    subscription,
-                    prefetch,
-                    options.lease_ms or topic.settings.lease_ms,
-                    partial(deliver, actor.number),
-                    gone,
-                    paused=True,
-                ),
+        attachment = Attachment(subscription, gone)
+        for actor in partitions:
+            consumer = Consumer(
+                self._new_consumer_id(),
+                subscription,
+                prefetch,
+                options.lease_ms or topic.settings.lease_ms,
+                partial(deliver, actor.number),
+                attachment.ended,
+                paused=True,
             )
-            for actor in partitions
-        ]
-        return self._soon("attach", _attach(Attachment(subscription, members), members))
+            attachment.add(actor, consumer)
+        return self._soon("attach", attachment.attach())
 
     def client_gone(self, client: str) -> None:
         """A connection has ended: what waits for it in any partition is dropped."""
         for partitions in self._replicas.all_partitions():
             for actor in partitions:
                 if actor.admission.waiting:
-                    actor.post(ClientGone(client))
+                    actor.post(ClientGone(client), always=True)
 
     # inside
 
     async def _create(self, kind: str, name: str, settings: dict[str, Any]) -> dict[str, Any]:
         topic = await self._metadata.create(kind, name, settings, self.limits.max_record_bytes)
+        if self._metadata.catalogue.topic_by_id(topic.topic_id) is None:
+            raise NotFound(f"{name} was deleted at the same time; it is not there: create it again")
         partitions = await self._replicas.opened(topic)
         return describe_topic(topic, partitions, self.node_id)
 
     async def _delete(self, name: str) -> None:
         topic = await self._metadata.delete(name)
+        self._router.forget(topic.topic_id)
         await self._replicas.closed(topic)
 
     def _find(self, name: str, kind: str = "") -> tuple[Topic, list[Partition]]:
@@ -343,21 +379,20 @@ async def _fulfil(promise: Promise[T], work: Awaitable[T]) -> None:
         promise.reject(InternalError("the broker failed at this; its log says more; it may or may not be done"))
 
 
-async def _attach(attachment: Attachment, members: list[tuple[Partition, Consumer]]) -> Attachment:
-    for actor, consumer in members:
-        message = Attach(consumer)
-        await _post(actor, message, message.promise).wait()
-    attachment.resume()  # nothing is delivered before whoever attached has the attachment in hand
-    return attachment
+def _check_lease(lease_ms: int) -> None:
+    if lease_ms and not LEASE_MS_MIN <= lease_ms <= LEASE_MS_MAX:
+        raise SettingInvalid(
+            f"a lease lasts from {LEASE_MS_MIN:,} to {LEASE_MS_MAX:,} ms, not {lease_ms:,}; nothing was attached"
+        )
 
 
-def _post(actor: Actor, message: Any, promise: Promise[T]) -> Promise[T]:
+def _post(partition: Partition, message: Any, promise: Promise[T], *, always: bool = False) -> Promise[T]:
     try:
-        actor.post(message)
+        partition.post(message, always=always)
     except MailboxFull as error:
         promise.reject(
             Overloaded(f"{error}; nothing was done; try again", reason="mailbox", retry_after_ms=MAILBOX_RETRY_MS)
         )
-    if actor.stopped:
-        promise.reject(NotFound(f"{actor.name} was deleted; nothing was done"))
+    if partition.stopped:
+        promise.reject(partition.failure or NotFound(f"{partition.name} was deleted; nothing was done"))
     return promise

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import structlog
+
 from node.leases import LeaseChooser
 from node.shared import SharedSubscription
 from node.source import RecordSource
@@ -90,9 +92,10 @@ class Consumers:
         self._lines: dict[str, _Line] = {}
         self._parcels: deque[_Parcel] = deque()  # waiting for a read from disk; bounded by the consumers' credit
         self._reading = False
+        self._logger = structlog.get_logger("plait.partition")
 
     def __bool__(self) -> bool:
-        return bool(self._lines)
+        return any(line.consumers for line in self._lines.values())
 
     def add(self, consumer: Consumer, shared: SharedSubscription) -> None:
         """A consumer has attached."""
@@ -108,6 +111,11 @@ class Consumers:
         if line is not None:
             line.consumers.pop(consumer.consumer_id, None)
 
+    def rest(self) -> None:
+        """Give up the memory that deliveries have left behind, unless one is under way."""
+        if not self._parcels:
+            self._source.forget()
+
     def choose(self, proposed_next: int, mean_record_bytes: int) -> list[Grant]:
         """What to lease to whom now, with the records up to `proposed_next` (some may not be committed yet)."""
         grants: list[Grant] = []
@@ -119,21 +127,11 @@ class Consumers:
 
     def leased(self, grant: Grant, lease_id: int, runs: list[tuple[int, int, int]]) -> None:
         """A lease command was applied: deliver what it leased, (first, last, deliveries) each."""
-        consumer = grant.consumer
         self._unreserve(grant)
-        if consumer.detached:
-            return
-        if self._reading:
-            self._parcels.extend(_Parcel(consumer, lease_id, *run) for run in runs)
-            return
-        ready: list[LeasedRun] = []
-        for first, last, deliveries in runs:
-            parcel = _Parcel(consumer, lease_id, first, last, deliveries)
-            if self._reading or not self._open(parcel, ready):
-                self._parcels.append(parcel)
-                self._read()
-        if ready:
-            consumer.deliver(ready)
+        self._parcels.extend(_Parcel(grant.consumer, lease_id, *run) for run in runs)
+        if not self._reading and not self._deliver():
+            self._reading = True
+            self._tasks.spawn(f"{self._name}/deliver", self._deliver_cold)
 
     def not_leased(self, grant: Grant) -> None:
         """A lease command was not proposed after all."""
@@ -146,8 +144,7 @@ class Consumers:
         self._source.forget()
         for line in lines.values():
             for consumer in line.consumers.values():
-                consumer.detached = True
-                consumer.gone(error)
+                self._end(consumer, error)
 
     def attached(self, subscription: str) -> int:
         """How many consumers a subscription has."""
@@ -185,39 +182,67 @@ class Consumers:
         if line is not None:
             line.chooser.release(grant.ranges)
 
-    def _open(self, parcel: _Parcel, ready: list[LeasedRun]) -> bool:
-        """Append what is at hand; whether that was all of the parcel."""
-        runs, parcel.first = self._source.runs(parcel.first, parcel.last)
-        lease_id, deliveries = parcel.lease_id, parcel.deliveries
-        ready.extend(LeasedRun(lease_id, deliveries, run) for run in runs)
-        return parcel.first > parcel.last
+    def _deliver(self) -> bool:
+        """Deliver parcels, in order, as far as their records are at hand; whether that was all."""
+        while self._parcels:
+            consumer = self._parcels[0].consumer
+            ready: list[LeasedRun] = []
+            try:
+                whole = self._open(consumer, ready)
+            except PlaitError as error:  # its records cannot be opened, and would be first in line for ever
+                self._end(consumer, error)
+                continue
+            if ready:
+                try:
+                    consumer.deliver(ready)
+                except Exception as error:  # a gateway's defect: the others' records are still to be delivered
+                    self._logger.error("delivery not taken", partition=self._name, exc_info=error)
+            if not whole:
+                return False
+        return True
 
-    def _read(self) -> None:
-        if not self._reading:
-            self._reading = True
-            self._tasks.spawn(f"{self._name}/deliver", self._deliver_cold)
+    def _open(self, consumer: Consumer, ready: list[LeasedRun]) -> bool:
+        """Take the consumer's parcels from the front, as far as they are at hand; whether they are all taken."""
+        while self._parcels and (parcel := self._parcels[0]).consumer is consumer:
+            if not consumer.detached:
+                runs, parcel.first = self._source.runs(parcel.first, parcel.last)
+                ready.extend(LeasedRun(parcel.lease_id, parcel.deliveries, run) for run in runs)
+                if parcel.first <= parcel.last:
+                    return False
+            self._parcels.popleft()
+        return True
 
     async def _deliver_cold(self) -> None:
         """Deliver parcels whose records are on disk only, in order, until none is left."""
         try:
-            while self._parcels:
+            while not self._deliver():
                 parcel = self._parcels[0]
-                ready: list[LeasedRun] = []
-                whole = self._open(parcel, ready)
-                if ready and not parcel.consumer.detached:
-                    parcel.consumer.deliver(ready)
-                if whole or parcel.consumer.detached:
-                    self._parcels.popleft()
-                else:
+                if self._still_leased(parcel):
                     await self._load(parcel)
+                else:
+                    self._parcels.popleft()
         finally:
             self._reading = False
+
+    def _still_leased(self, parcel: _Parcel) -> bool:
+        """Move `first` on to what the lease still holds: the rest is somebody else's now, or done and deleted."""
+        line = self._lines.get(parcel.consumer.subscription)
+        for first, _, state in line.shared.runs(parcel.first, parcel.last) if line is not None else ():
+            if state.lease_id == parcel.lease_id:
+                parcel.first = first
+                return True
+        return False
 
     async def _load(self, parcel: _Parcel) -> None:
         try:
             await self._source.load(parcel.first)
         except PlaitError as error:
-            if self._parcels and self._parcels[0] is parcel:
-                self._parcels.popleft()
-            self.remove(parcel.consumer)
-            parcel.consumer.gone(error)
+            if self._still_leased(parcel):
+                self._end(parcel.consumer, error)
+
+    def _end(self, consumer: Consumer, error: PlaitError) -> None:
+        self.remove(consumer)
+        try:
+            consumer.gone(error)
+        except Exception as defect:  # a gateway's defect: the other consumers are still to be told
+            self._logger.error("end not taken", partition=self._name, exc_info=defect)

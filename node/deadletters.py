@@ -13,6 +13,7 @@ from node.state import PartitionState
 from plait.wire.errors import PlaitError
 from replication.actor import Promise
 from replication.environment import Clock, Tasks
+from replication.machine import Range
 
 MOVE_RETRY_MS = 1_000
 """How long a move that failed (the target is full, or is not there) waits before it is tried again."""
@@ -33,7 +34,7 @@ class DeadLetters:
         tasks: Tasks,
         clock: Clock,
         send: Send,
-        moved: Callable[[], Promise[None]],
+        moved: Callable[[Range], Promise[None]],
     ) -> None:
         self._letter = letter
         self._target = target
@@ -56,19 +57,18 @@ class DeadLetters:
         """There may be something to move."""
         if self._term and self._state.outbox and not self._moving:
             self._moving = True
-            self._tasks.spawn(f"{self._letter.queue}/dead-letters", self._move_all, self._term)
+            self._tasks.spawn(f"{self._letter.queue}/dead-letters", self._move_all)
 
-    async def _move_all(self, term: int) -> None:
+    async def _move_all(self) -> None:
         try:
-            while self._state.outbox and term == self._term:
+            while self._state.outbox and (term := self._term):
                 try:
-                    batch = await pack(self._source, self._state.outbox, self._letter)
-                    if term != self._term:
-                        return
-                    await self._send(self._target, self._letter.group, batch).wait()
+                    batch, moved = await pack(self._source, self._state.outbox, self._letter)
+                    if term == self._term:
+                        await self._send(self._target, self._letter.group, batch).wait()
                     # the answer came from the target's disk: whoever leads here now may say so, nobody else
                     if term == self._term:
-                        await self._moved().wait()
+                        await self._moved(moved).wait()
                 except PlaitError as error:
                     self._logger.warning(
                         "dead letters wait", queue=self._letter.queue, target=self._target, error=str(error)

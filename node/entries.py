@@ -48,13 +48,13 @@ class Command(IntEnum):
     TRIM = 8
     """offset: the records before it are gone (retention)"""
     DROP = 9
-    """subscription, records: that many of the oldest that nobody holds are gone (overflow policy)"""
+    """subscription, records, before: that many of the oldest below that offset that nobody holds are gone"""
     NODE_RESTARTED = 10
     """node, incarnation: leases of consumers of that node's earlier incarnations come back"""
     DEAD_LETTER = 11
-    """subscription, records: that many of the oldest that nobody holds go to the outbox for dead letters"""
+    """subscription, records, before: as DROP, but they go to the outbox for dead letters"""
     DEAD_LETTERED = 12
-    """subscription: the head of the outbox is in the dead-letter queue"""
+    """subscription, first, last: these offsets, the first of the outbox, are in the dead-letter queue"""
 
 
 class Envelope(NamedTuple):

@@ -59,12 +59,6 @@ class Milestones:
         """Bytes from the start to the end."""
         return self._bytes[-1] - self._bytes_before(self.start_offset)
 
-    @property
-    def oldest_stamp_ms(self) -> int:
-        """Stamp of the oldest stretch of the log: when that is old enough for retention, `trim_point` moves."""
-        point = bisect_right(self._offsets, self.start_offset)
-        return self._stamps[min(point, len(self._stamps) - 1)]
-
     def note(self, offset: int, count: int, size_bytes: int, stamp_ms: int, max_timestamp_ms: int) -> None:
         """A batch of `count` records was stored at `offset`, which is not below `next_offset`."""
         self._offsets.append(offset + count)

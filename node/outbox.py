@@ -2,15 +2,17 @@
 
     DEAD_LETTER ──> outbox (replicated, in order) ──publish, sequence = moved so far──> target ──> DEAD_LETTERED
 
-The head of the outbox stays the same until it is known to be moved, and it is published with a producer id of the
-group's own and a sequence that follows from the replicated count: whoever leads after a crash sends the same batch
-again, and the target knows it.
+The first range of the outbox stays the same until it is known to be moved. Its head is published with a producer
+id of the group's own and a sequence that follows from the replicated count: whoever leads after a crash sends the
+same batch again, and the target knows it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from node.source import RecordSource
@@ -21,7 +23,10 @@ from replication.machine import Range
 OUTBOX_PRODUCERS = 1 << 62
 """Producer ids from here on belong to groups' outboxes: this plus the group's number."""
 MOVE_RECORDS = 256
-"""Records moved to the dead-letter queue in one batch."""
+"""Records moved to the dead-letter queue in one batch. What a batch holds must follow from the log alone: a batch
+that is sent again after a crash is known by its first and last sequence number."""
+MOVE_BYTES = 1 << 20
+"""Bytes from which nothing is added to such a batch; likewise."""
 SEQUENCES = 1 << 31
 """Sequences count up to here and begin again at 0 (KIP-98)."""
 
@@ -36,33 +41,35 @@ class Outbox:
     def __init__(self) -> None:
         self.moved = 0  # records moved so far
         self.records = 0  # records that wait; the sum over _waiting
-        self._waiting: list[Range] = []  # in order of giving up, not of offset
+        self._waiting: deque[Range] = deque()  # in order of giving up, not of offset; the first never grows
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
     def add(self, ranges: Iterable[Sequence[int]]) -> None:
         """These were given up."""
+        waiting = self._waiting
         for first, last in ranges:
-            self._waiting.append((first, last))
             self.records += last - first + 1
+            if len(waiting) > 1 and waiting[-1][1] + 1 == first:
+                first = waiting.pop()[0]
+            waiting.append((first, last))
 
     def head(self) -> Range:
-        """What is to be moved next; the same until `done`."""
+        """What is to be moved next, if it is not too large for one batch; the same until `done`."""
         first, last = self._waiting[0]
         return first, min(last, first + MOVE_RECORDS - 1)
 
-    def done(self) -> Range:
-        """The head is in the dead-letter queue; the range that was moved."""
-        first, last = self.head()
-        whole = self._waiting[0][1]
-        if last == whole:
-            self._waiting.pop(0)
-        else:
-            self._waiting[0] = (last + 1, whole)
+    def done(self, first: int, last: int) -> bool:
+        """These are in the dead-letter queue; False, and nothing done, if the outbox does not begin with them."""
+        if not self._waiting or self._waiting[0][0] != first or not first <= last <= self._waiting[0][1]:
+            return False
+        whole = self._waiting.popleft()[1]
+        if last < whole:
+            self._waiting.appendleft((last + 1, whole))
         self.moved += last - first + 1
         self.records -= last - first + 1
-        return first, last
+        return True
 
     def snapshot(self) -> list[Any]:
         """Canonical plain lists."""
@@ -73,7 +80,8 @@ class Outbox:
         """What `snapshot` described."""
         outbox = cls()
         outbox.moved, waiting = snapshot
-        outbox.add(waiting)
+        outbox._waiting.extend((first, last) for first, last in waiting)
+        outbox.records = sum(last - first + 1 for first, last in waiting)
         return outbox
 
 
@@ -86,21 +94,27 @@ class Letter:
     reason: str
 
 
-async def pack(source: RecordSource, outbox: Outbox, letter: Letter) -> bytes:
-    """The head of the outbox as a batch for the dead-letter queue. Raises StorageDamaged."""
+async def pack(source: RecordSource, outbox: Outbox, letter: Letter) -> tuple[bytes, Range]:
+    """The head of the outbox as a batch for the dead-letter queue, and which records that is.
+
+    Raises StorageDamaged.
+    """
     first, last = outbox.head()
+    head = first
     builder = BatchBuilder(
         producer_id=OUTBOX_PRODUCERS + letter.group, producer_epoch=0, base_sequence=outbox.moved % SEQUENCES
     )
-    while first <= last:
+    while first <= last and builder.size_bytes < MOVE_BYTES:
         runs, following = source.runs(first, last)
-        for run in runs:
-            for record in iterate_run(run):
-                _append(builder, record, letter)
-        if following <= last:
-            await source.load(following)
-        first = following
-    return builder.build()
+        for record in chain.from_iterable(iterate_run(run) for run in runs):
+            _append(builder, record, letter)
+            first = record.offset + 1
+            if builder.size_bytes >= MOVE_BYTES:
+                break
+        else:
+            if following <= last:
+                await source.load(following)
+    return builder.build(), (head, first - 1)
 
 
 def _append(builder: BatchBuilder, record: Record, letter: Letter) -> None:

@@ -33,7 +33,7 @@ from node.readers import Fetch, Locate, Readers
 from node.shared import Settled
 from node.source import RecordSource
 from node.state import QUEUE_SUBSCRIPTION, PartitionState
-from plait.wire.errors import NotFound, NotLeader, PlaitError, StorageDamaged
+from plait.wire.errors import InternalError, NotFound, NotLeader, PlaitError, StorageDamaged
 from replication.actor import Actor, Host, Promise
 from replication.environment import Clock, Tasks
 from replication.group import Group
@@ -85,8 +85,9 @@ class ClientGone:
 
 @dataclass(slots=True)
 class DeadLettered:
-    """The head of the outbox is in the dead-letter queue."""
+    """These records of the outbox are in the dead-letter queue."""
 
+    moved: Range
     promise: Promise[None] = field(default_factory=Promise)
 
 
@@ -98,8 +99,6 @@ class Look:
 @dataclass(slots=True)
 class Alarm:
     """The time has come that the partition asked to be woken at."""
-
-    deadline_ns: int
 
 
 @dataclass(slots=True)
@@ -141,12 +140,10 @@ class Partition(Actor):
         # proposed in this term and not applied: (index, what is told of each of its parts), in order of index
         self._proposed: deque[tuple[int, list[Waiter]]] = deque()
         self._commands: list[tuple[list[Any], Waiter]] = []  # of this turn
-        self._alarm_ns: int | None = None
         self._due_proposed = False
         self._release_ns = 0  # not before; likewise below
         self._retention_ns = 0
-        self._released_start = 0
-        self._settled_since_release = False
+        self._release_due = False  # commands were applied since, which may have ended records
         self._logger = structlog.get_logger("plait.partition")
 
     def _make_dead_letters(self, context: PartitionContext, log: GroupLog) -> DeadLetters | None:
@@ -173,10 +170,14 @@ class Partition(Actor):
             return
         now_ns = self._context.clock.monotonic_ns()
         self.publishing.stamp_ms = self._stamp(now_ns)
-        for message in messages:
-            self._act(message, now_ns)
-        self._propose()
-        self._set_alarm(now_ns)
+        try:
+            for message in messages:
+                self._act(message, now_ns)
+            self._propose()
+            self._set_alarm(now_ns)
+        except Exception:  # the host fences the replica for it, but nobody else knows these askers any more
+            self._turn_away(messages, InternalError(f"{self.name} failed at this; it may or may not be done"))
+            raise
 
     def _act(self, message: Any, now_ns: int) -> None:
         match message:
@@ -184,7 +185,6 @@ class Partition(Actor):
                 self.publishing.offer(message, now_ns)
             case Settle():
                 self._commands.append((message.command, partial(_answer, message.promise)))
-                self._settled_since_release = True
             case Fetch():
                 self.readers.fetch(message, now_ns)
             case Locate():
@@ -198,9 +198,9 @@ class Partition(Actor):
             case ClientGone():
                 self.publishing.release_client(message.client, now_ns)
             case Alarm():
-                self._wake(message, now_ns)
+                self._wake(now_ns)
             case DeadLettered():
-                command = [Command.DEAD_LETTERED, QUEUE_SUBSCRIPTION]
+                command = [Command.DEAD_LETTERED, QUEUE_SUBSCRIPTION, *message.moved]
                 self._commands.append((command, partial(_answer, message.promise)))
             case Look():
                 pass
@@ -258,14 +258,18 @@ class Partition(Actor):
             self._commands.append((command, partial(self._leased, grant)))
 
     def _evict(self, outcome: Evict) -> None:
-        """Make place in a full queue: the oldest records go, or move to the dead-letter queue."""
+        """Make place in a full queue: the oldest records go, or move to the dead-letter queue.
+
+        Never the new ones themselves: when all others are held, the queue is over its limit until they are not.
+        """
         by_bytes = -(-outcome.size_bytes // max(1, self.state.mean_record_bytes()))
         what = Command.DEAD_LETTER if outcome.to_dead_letter else Command.DROP
-        self._commands.append(([what, QUEUE_SUBSCRIPTION, max(outcome.records, by_bytes)], _ignore))
+        records, before = max(outcome.records, by_bytes), self.publishing.proposed_next
+        self._commands.append(([what, QUEUE_SUBSCRIPTION, records, before], _ignore))
 
-    def _dead_lettered(self) -> Promise[None]:
-        message = DeadLettered()
-        self.post(message)
+    def _dead_lettered(self, moved: Range) -> Promise[None]:
+        message = DeadLettered(moved)
+        self.post(message, always=True)
         return message.promise
 
     # what became of proposals
@@ -276,6 +280,7 @@ class Partition(Actor):
         answers: list[tuple[Waiter, Any]] = []
         for entry in entries:
             results = self.state.apply(entry)
+            self._release_due |= entry.kind == KIND_COMMANDS
             if self._proposed and self._proposed[0][0] == entry.index:
                 answers.extend(zip(self._proposed.popleft()[1], results, strict=True))
         self._tell(answers)
@@ -283,22 +288,25 @@ class Partition(Actor):
             self._after_apply(self.state.next_offset > before)
 
     def _tell(self, answers: Iterable[tuple[Waiter, Any]]) -> None:
-        """Answer those who wait. Their defects are theirs: the entries are applied, whatever a gateway makes of it."""
+        """Answer those who wait. The entries are applied, whatever goes wrong in telling somebody so."""
         for waiter, result in answers:
             try:
                 waiter(result)
-            except Exception as error:  # see above
+            except Exception as error:  # a replica is not fenced for it, and the others are told
                 self._logger.error("answer failed", partition=self.name, exc_info=error)
 
     def _after_apply(self, has_new_records: bool) -> None:
+        now_ns = self._context.clock.monotonic_ns()
         if has_new_records:
             self.readers.wake()
         if self.admission.waiting:
-            self.publishing.tick(self._context.clock.monotonic_ns())
+            self.publishing.tick(now_ns)
         if self._dead_letters is not None:
             self._dead_letters.look()
         if self.publishing.proposals or self._commands or self.consumers:
             self._look()
+        else:
+            self._set_alarm(now_ns)
 
     def _published(self, publish: Publish, result: Any) -> None:
         now_ns = self._context.clock.monotonic_ns()
@@ -316,10 +324,7 @@ class Partition(Actor):
 
     # time
 
-    def _wake(self, alarm: Alarm, now_ns: int) -> None:
-        if alarm.deadline_ns != self._alarm_ns:
-            return  # an older alarm than the one that counts
-        self._alarm_ns = None
+    def _wake(self, now_ns: int) -> None:
         self.readers.expire(now_ns)
         self.publishing.tick(now_ns)
         self._propose_due()
@@ -339,9 +344,10 @@ class Partition(Actor):
 
     def _keep_house(self, now_ns: int) -> None:
         """Retention, and word to the log of what is no longer needed."""
-        if now_ns >= self._release_ns:
+        if self._release_due and now_ns >= self._release_ns:
             self._release_ns = now_ns + RELEASE_INTERVAL_MS * NS_PER_MS
-            self._released_start, self._settled_since_release = self.state.start_offset, False
+            self._release_due = False
+            self.consumers.rest()
             self.group.release()
         if now_ns >= self._retention_ns and self.topic.kind == "topic":
             self._retention_ns = now_ns + RETENTION_INTERVAL_MS * NS_PER_MS
@@ -356,13 +362,12 @@ class Partition(Actor):
                 due_ms = shared.next_deadline_ms()
                 deadlines.append(None if due_ms is None else self._stamps.monotonic_ns_at(due_ms) + NS_PER_MS)
         wanted = min((deadline for deadline in deadlines if deadline is not None), default=None)
-        if wanted is not None and (self._alarm_ns is None or wanted < self._alarm_ns):
-            self._alarm_ns = max(wanted, now_ns)
-            self.host.alarm(self._alarm_ns, self, Alarm(self._alarm_ns))
+        if wanted is not None and (self.alarm_ns is None or wanted < self.alarm_ns):
+            self.host.alarm(max(wanted, now_ns), self, Alarm())
 
     def _house_ns(self) -> int | None:
         """When there is housekeeping to do; None for a partition that has none ahead."""
-        if self._released_start != self.state.start_offset or self._settled_since_release:
+        if self._release_due:
             return self._release_ns
         due_ms = self.state.retention_due_ms(self.topic.settings)
         return None if due_ms is None else max(self._retention_ns, self._stamps.monotonic_ns_at(due_ms))
@@ -403,7 +408,8 @@ class Partition(Actor):
     def _begin_term(self, now_ns: int) -> None:
         self._stamps.reset()
         self.publishing.begin(self._stamp(now_ns))
-        self._due_proposed, self._alarm_ns = False, None
+        self._due_proposed = False
+        self._release_ns = now_ns + RELEASE_INTERVAL_MS * NS_PER_MS
         if any(shared.leased_count for shared in self.state.shared.values()):
             # consumers of this node's former life hold nothing any more
             command = [Command.NODE_RESTARTED, self._context.node_id, self._context.incarnation]
@@ -428,10 +434,10 @@ class Partition(Actor):
     def close(self, error: PlaitError) -> None:
         """End the partition: everyone who waits is answered with the error."""
         messages, self._mailbox = self._mailbox, []
-        self._turn_away(messages, error)
         self.failure = error
+        self.stop()  # first: what those who are told now post in turn is refused, not left lying
+        self._turn_away(messages, error)
         self._end_term(error, self._context.clock.monotonic_ns())
-        self.stop()
         self.group.stop()
 
     def summary(self) -> dict[str, Any]:

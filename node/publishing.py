@@ -109,14 +109,13 @@ class Publishing:
         self._answer(self._admission.tick(now_ns, self.backlog()), now_ns)
 
     def committed(self, publish: Publish, base_offset: int, stamp_ms: int, now_ns: int) -> None:
-        """The batch is on disk on a majority and applied."""
+        """The batch is on disk on a majority and applied. `tick` when all that were applied with it are told."""
         self._forget(publish)
         published = Published(self._partition, base_offset, stamp_ms, publish.throttle_ms, False)
         publish.promise.resolve(published)
         for follower in publish.followers:
             follower.resolve(Published(self._partition, base_offset, stamp_ms, publish.throttle_ms, True))
-        if publish.permit is not None:
-            self._release(publish.permit, now_ns)
+        self._give_back(publish, now_ns)
 
     def release_client(self, client: str, now_ns: int) -> None:
         """A connection is gone: what waits for it is dropped; what is proposed goes on to be committed."""
@@ -139,8 +138,7 @@ class Publishing:
         self._forget(publish)
         for promise in (publish.promise, *publish.followers):
             promise.reject(error)
-        if publish.permit is not None:
-            self._release(publish.permit, now_ns)
+        self._give_back(publish, now_ns)
 
     def backlog(self) -> Backlog:
         """What the limits of a queue are about; not counted where there are none."""
@@ -163,38 +161,43 @@ class Publishing:
             return True
         return False
 
-    def _release(self, permit: Permit, now_ns: int) -> None:
-        self._answer(self._admission.release(now_ns, (permit,), self.backlog()), now_ns)
+    def _give_back(self, publish: Publish, now_ns: int) -> None:
+        """Its permit ends; whoever waits is served by the next `tick`, which admission asks for."""
+        if publish.permit is not None:
+            self._admission.give_back(now_ns, publish.permit)
 
     def _answer(self, answers: list[Answer], now_ns: int) -> None:
         for answer in answers:
-            publish = self._waiting.pop(answer.ticket, None)
-            if publish is not None:
-                self._decide(publish, answer.outcome, now_ns)
+            self._decide(self._waiting.pop(answer.ticket), answer.outcome, now_ns)
 
     def _decide(self, publish: Publish, outcome: Admit | Evict | Refuse, now_ns: int) -> None:
         if isinstance(outcome, Refuse):
             publish.promise.reject(outcome.error(self._name, self._partition))
             return
         publish.permit, publish.throttle_ms = outcome.permit, outcome.throttle_ms
-        if publish.promise.abandoned:
-            self._release(outcome.permit, now_ns)
+        if publish.promise.abandoned or not self._begin_sequence(publish):
+            self._give_back(publish, now_ns)
             return
         if isinstance(outcome, Evict):
             self.evict(outcome)
-        self._propose(publish, now_ns)
+        self._propose(publish)
 
-    def _propose(self, publish: Publish, now_ns: int) -> None:
+    def _begin_sequence(self, publish: Publish) -> bool:
+        """Whether the batch follows its producer's last one; if not, it is answered."""
+        if publish.header.producer_id < 0:
+            return True
+        if self._is_repetition(publish):  # it waited, and the first of the two went ahead meanwhile
+            return False
+        try:
+            self._producers.begin(publish.header, self.proposed_next)
+        except PlaitError as error:
+            publish.promise.reject(error)
+            return False
+        self._in_flight[_key(publish.header)] = publish
+        return True
+
+    def _propose(self, publish: Publish) -> None:
         header = publish.header
-        if header.producer_id >= 0:
-            try:
-                self._producers.begin(header, self.proposed_next)
-            except PlaitError as error:
-                publish.promise.reject(error)
-                if publish.permit is not None:
-                    self._release(publish.permit, now_ns)
-                return
-            self._in_flight[_key(header)] = publish
         parts = assigned(publish.batch, self.proposed_next, 0)
         payload = encode_batch(self.stamp_ms, NO_ORIGIN, parts)
         self.proposals.append((Proposal(KIND_BATCH, self.proposed_next, header.count, payload), publish))

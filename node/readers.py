@@ -14,7 +14,7 @@ import trio
 from node.entries import batch_of
 from node.state import PartitionState
 from plait.wire.batch import iterate, read_header
-from plait.wire.errors import LimitReached, OffsetOutOfRange, PlaitError
+from plait.wire.errors import BatchInvalid, LimitReached, OffsetOutOfRange, PlaitError
 from replication.actor import Promise
 from replication.environment import Buffer, Tasks
 from replication.machine import Entry
@@ -87,7 +87,7 @@ class Readers:
             self._give(request)
         elif request.wait_ms <= 0:
             request.promise.resolve(self._fetched(offset, []))
-        elif len(self._waiting) >= WAITING_FETCHES:
+        elif not self._has_room():
             request.promise.reject(
                 LimitReached(
                     f"{self._name} has {WAITING_FETCHES} fetches waiting; nothing was read; try again later"
@@ -137,6 +137,13 @@ class Readers:
             assert isinstance(request.at, int), "parsed by the gateway"
             self._tasks.spawn(f"{self._name}/locate", self._search, request.at, request.promise)
 
+    def _has_room(self) -> bool:
+        """Whether one more may wait; those whose askers are gone do not count."""
+        if len(self._waiting) >= WAITING_FETCHES:
+            self._waiting = [waiting for waiting in self._waiting if not waiting[2].promise.abandoned]
+            heapq.heapify(self._waiting)
+        return len(self._waiting) < WAITING_FETCHES
+
     def _give(self, request: Fetch) -> None:
         max_bytes = min(request.max_bytes, FETCH_BYTES_MAX)
         entries = self._log.cached_marks(request.offset, max_bytes)
@@ -151,7 +158,10 @@ class Readers:
         except PlaitError as error:
             request.promise.reject(error)
             return
-        request.promise.resolve(self._fetched(request.offset, entries))
+        if request.offset < self._state.start_offset:  # trimmed meanwhile: what came back may have a gap
+            request.promise.reject(self._out_of_range(request.offset))
+        else:
+            request.promise.resolve(self._fetched(request.offset, entries))
 
     def _fetched(self, offset: int, entries: Sequence[Entry]) -> Fetched:
         state = self._state
@@ -193,9 +203,22 @@ class Readers:
                     return end
                 batch = batch_of(entry.payload)
                 if read_header(batch).max_timestamp_ms >= timestamp_ms:
-                    return next(record.offset for record in iterate(batch) if record.timestamp_ms >= timestamp_ms)
+                    found = _first_record_at(batch, timestamp_ms)
+                    if found is not None:
+                        return max(found, offset)
                 offset = entry.mark + entry.span
             if not entries:
                 return end
             await trio.lowlevel.checkpoint()
         return end
+
+
+def _first_record_at(batch: Buffer, timestamp_ms: int) -> int | None:
+    """The offset of a batch's first record with at least that timestamp.
+
+    None if there is none: the header of a compressed batch says what its producer liked.
+    """
+    try:
+        return next((record.offset for record in iterate(batch) if record.timestamp_ms >= timestamp_ms), None)
+    except BatchInvalid:  # not opened when it was taken; its readers are the ones to judge it
+        return read_header(batch).base_offset

@@ -66,7 +66,7 @@ class Replicas:
             if topic.name == COORDINATOR_TOPIC:
                 await self.open_group(topic.groups[0], self.log_of(topic.groups[0]), self._coordinator)
             else:
-                await self._open(topic)
+                await self._begin(topic)
             if number % OPEN_SLICE_TOPICS == 0:
                 await trio.lowlevel.checkpoint()
         for group_id in sorted(self._known_groups):
@@ -75,8 +75,8 @@ class Replicas:
             elif group_id and catalogue.partition_of(group_id) is None:
                 # never delete for want of metadata: it may be the metadata that is too old
                 self._logger.warning("group is in no catalogue, its data is kept", group=group_id)
-        for held in list(self._held.values()):
-            await held.ready.wait()
+        for held in list(self._held.values()):  # their terms begin together, with few writes to the disk
+            await self._settle(held)
         await self._coordinator.settled.wait()
 
     def partitions(self, topic_id: int) -> list[Partition] | None:
@@ -91,18 +91,19 @@ class Replicas:
 
     async def opened(self, topic: Topic) -> list[Partition]:
         """The partitions of a topic that was created, when they are served."""
-        if topic.topic_id not in self._held:
-            await self._open(topic)
         held = self._held.get(topic.topic_id)
         if held is None:
-            raise NotFound(f"{topic.name} was deleted meanwhile")
+            held = await self._begin(topic)
+            await self._settle(held)
         await held.ready.wait()
         return held.partitions
 
     async def closed(self, topic: Topic) -> None:
         """Close a topic that was deleted: everyone who waits is answered, then the data goes."""
-        held = self._held.pop(topic.topic_id, None)
+        held = self._held.get(topic.topic_id)
         if held is not None:
+            await held.ready.wait()
+            self._held.pop(topic.topic_id, None)
             error = NotFound(f"{topic.name} was deleted; nothing was done")
             for partition in held.partitions:
                 partition.close(error)
@@ -128,13 +129,17 @@ class Replicas:
         """The positions of all stream subscriptions of a topic: partition to offset, by subscription."""
         return self._streams.of_topic(topic_id)
 
-    async def _open(self, topic: Topic) -> None:
+    async def _begin(self, topic: Topic) -> _Held:
+        """Rebuild the partitions of a topic and let them begin their terms."""
         logs = [self.log_of(group_id) for group_id in topic.groups]
         partitions = [Partition(self._context, topic, number, log) for number, log in enumerate(logs)]
         held = self._held[topic.topic_id] = _Held(topic, partitions, trio.Event())
         for partition, log, group_id in zip(partitions, logs, topic.groups, strict=True):
             await self.open_group(group_id, log, partition)
-        for partition in partitions:
+        return held
+
+    async def _settle(self, held: _Held) -> None:
+        for partition in held.partitions:
             await partition.settled.wait()
         held.ready.set()
 

@@ -82,7 +82,7 @@ class RecordSource:
         self._warm_marks = [entry.mark for entry in entries]
 
     def forget(self) -> None:
-        """Drop what is kept (nobody consumes any more)."""
+        """Drop what is kept; it can be had again."""
         self._open.clear()
         self._open_bytes, self._current = 0, None
         self._warm, self._warm_marks = [], []

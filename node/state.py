@@ -96,13 +96,10 @@ class PartitionState:
         return self.milestones.trim_point(stamp_ms, settings.retention_ms, settings.retention_bytes)
 
     def retention_due_ms(self, settings: Settings) -> int | None:
-        """The stamp from which `retention_point` may have something to say; None: nothing is ahead."""
-        if not isinstance(settings, TopicSettings) or self.start_offset == self.next_offset:
+        """The stamp from which `retention_point` is beyond the start; None: no time alone will bring that."""
+        if not isinstance(settings, TopicSettings):
             return None
-        if settings.retention_bytes is not None and self.milestones.live_bytes > settings.retention_bytes:
-            return self.log_time_ms
-        oldest_ms = self.milestones.oldest_stamp_ms
-        return None if settings.retention_ms is None else oldest_ms + settings.retention_ms
+        return self.milestones.trim_due_ms(settings.retention_ms, settings.retention_bytes)
 
     def snapshot(self) -> bytes:
         """Canonical: equal states give equal bytes."""
@@ -178,13 +175,14 @@ class PartitionState:
                     self.shared[subscription] = SharedSubscription(max(offset, self.start_offset))
             case [Command.TRIM, offset]:
                 self._trim(min(offset, self.next_offset))
-            case [Command.DROP, subscription, records]:
-                return self._drop(stamp, subscription, records)
-            case [Command.DEAD_LETTER, subscription, records]:
+            case [Command.DROP, subscription, records, before]:
+                self.shared[subscription].drop_oldest(stamp, records, min(before, self.next_offset))
+            case [Command.DEAD_LETTER, subscription, records, before]:
                 shared = self.shared[subscription]
-                self.outbox.add(shared.give_up_oldest(stamp, records, self.next_offset))
-            case [Command.DEAD_LETTERED, subscription]:
-                self.shared[subscription].given_up(*self.outbox.done())
+                self.outbox.add(shared.give_up_oldest(stamp, records, min(before, self.next_offset)))
+            case [Command.DEAD_LETTERED, subscription, first, last]:
+                if self.outbox.done(first, last):
+                    self.shared[subscription].given_up(first, last)
             case [Command.NODE_RESTARTED, node, incarnation]:
                 self._node_restarted(stamp, node, incarnation)
             case _:
@@ -199,12 +197,6 @@ class PartitionState:
         settled = act(shared)
         self._follow_floor()
         return settled
-
-    def _drop(self, stamp: int, subscription: str, records: int) -> int:
-        shared = self.shared.get(subscription)
-        dropped = shared.drop_oldest(stamp, records, self.next_offset) if shared is not None else 0
-        self._follow_floor()
-        return dropped
 
     def _node_restarted(self, stamp: int, node: int, incarnation: int) -> None:
         for shared in self.shared.values():
