@@ -62,15 +62,17 @@ def _run(settings: Settings, address: tuple[str, int]) -> int:
 
     from plait.cli import logs
     from plait.wire.errors import PlaitError
+    from replication.storage.damage import StorageFailed, StorageLocked
 
+    expected = (OSError, PlaitError, StorageFailed, StorageLocked)
     logs.set_up(settings.log.format, settings.log.level)
     try:
         trio.run(_serve, settings, address)
     except KeyboardInterrupt:  # a second Ctrl-C, while the first one's clean end was under way
         return exits.INTERRUPTED
-    except (OSError, PlaitError, BaseExceptionGroup) as error:
+    except (*expected, BaseExceptionGroup) as error:
         causes = list(_causes(error))
-        if not all(isinstance(cause, OSError | PlaitError) for cause in causes):
+        if not all(isinstance(cause, expected) for cause in causes):
             raise
         exits.complain(_explained(causes[0], settings))
         return exits.FAILED
@@ -205,12 +207,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _explained(error: BaseException, settings: Settings) -> str:
     """One line: what happened, and what to do."""
     if not isinstance(error, OSError):
-        return str(error)
+        return f"{os.path.abspath(settings.data)}: {error}"
     if error.errno == errno.EADDRINUSE:
         return f"{settings.native} is in use by another program; choose another address with --native"
     if error.errno in (errno.EADDRNOTAVAIL, errno.EACCES) and not error.filename:
         return f"cannot listen on {settings.native}: {error.strerror}; choose another address with --native"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
         return f"cannot use {error.filename or settings.data}: {error.strerror}; choose a folder with --data"
     return f"stopped by the machine: {error}"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from plait import Client, Description, Topic
-from plait.cli.options import Options
+from plait import Client, Description, Queue, Topic, WrongKind
+from plait.cli.options import NOT_GIVEN, Options, format_duration
 from plait.cli.output import print_json, print_table
 from plait.cli.session import usage, with_client
+from plait.settings import format_size
 
 Kind = Literal["topic", "queue"]
-NOT_GIVEN = None
 
 LIST_COLUMNS = {
     "topic": ("name", "partitions", "records", "bytes"),
@@ -25,7 +25,7 @@ PARTITION_COLUMNS = {
 
 def create(options: Options, kind: Kind, name: str, given: Mapping[str, Any], more: Sequence[str] | None) -> int:
     """Create, and show what was made."""
-    settings = {key: value for key, value in given.items() if value is not NOT_GIVEN}
+    settings = {key: value for key, value in given.items() if value != NOT_GIVEN}
     for text in more or ():
         key, equals, value = text.partition("=")
         if not equals:
@@ -62,13 +62,13 @@ def describe(options: Options, kind: Kind, name: str) -> int:
     """Everything about one."""
 
     async def work(client: Client) -> None:
-        item = await (client.queue(name, create=False) if kind == "queue" else client.topic(name, create=False))
+        item = await _existing(client, kind, name)
         found = await item.describe()
         subscriptions = await item.subscriptions() if isinstance(item, Topic) else []
         if options.json:
             print_json({**found.details, "subscriptions": subscriptions})
             return
-        settings = [{"setting": key, "value": _plain(value)} for key, value in found.settings.items()]
+        settings = [{"setting": key, "value": _plain(key, value)} for key, value in found.settings.items()]
         print_table(settings, ("setting", "value"), f"{kind} {name}")
         print()
         print_table(_partitions(found), PARTITION_COLUMNS[kind])
@@ -83,7 +83,7 @@ def delete(options: Options, kind: Kind, name: str) -> int:
     """Delete; a name of the other kind is left alone."""
 
     async def work(client: Client) -> None:
-        item = await (client.queue(name, create=False) if kind == "queue" else client.topic(name, create=False))
+        item = await _existing(client, kind, name)
         await item.delete()
         if options.json:
             print_json({"deleted": name})
@@ -91,6 +91,13 @@ def delete(options: Options, kind: Kind, name: str) -> int:
             print(f"{kind} {name} is deleted")
 
     return with_client(options, work)
+
+
+async def _existing(client: Client, kind: Kind, name: str) -> Queue | Topic:
+    found = await client.describe(name)
+    if found.kind != kind:
+        raise WrongKind(f"{name} is a {found.kind}, not a {kind}; nothing was done: say plait {found.kind} ...")
+    return await (client.queue(name, create=False) if kind == "queue" else client.topic(name, create=False))
 
 
 def _row(found: Description) -> dict[str, Any]:
@@ -123,8 +130,12 @@ def _value(text: str) -> Any:
     return int(text) if text.isascii() and text.isdigit() else text
 
 
-def _plain(value: Any) -> str:
-    return "none" if value is None else str(value)
+def _plain(key: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    if key.endswith("_ms"):
+        return format_duration(value)
+    return format_size(value) if key.endswith("_bytes") else str(value)
 
 
 def _counted(count: int, noun: str) -> str:

@@ -42,6 +42,14 @@ def duration_ms(type_: Any, tokens: Sequence[Any]) -> int | None:
     return round(float(match[1]) * DURATION_MS[match[2]])
 
 
+def format_duration(milliseconds: int) -> str:
+    """The shortest exact spelling that `duration_ms` takes: "30d"."""
+    for unit in ("w", "d", "h", "m", "s"):
+        if milliseconds and milliseconds % DURATION_MS[unit] == 0:
+            return f"{milliseconds // DURATION_MS[unit]}{unit}"
+    return f"{milliseconds}ms"
+
+
 def size_bytes(type_: Any, tokens: Sequence[Any]) -> int | None:
     """Bytes from "65536", "64KiB", "1MB"; None from "none". Raises ValueError."""
     text = tokens[0].value
@@ -56,5 +64,7 @@ def header_pair(text: str) -> tuple[str, bytes]:
     return name, value.encode()
 
 
-Duration = Annotated[int | None, Parameter(converter=duration_ms)]
-Size = Annotated[int | None, Parameter(converter=size_bytes)]
+NOT_GIVEN = -1
+"""Default of durations and sizes, where None is a value: "none"."""
+Duration = Annotated[int | None, Parameter(converter=duration_ms, show_default=False)]
+Size = Annotated[int | None, Parameter(converter=size_bytes, show_default=False)]

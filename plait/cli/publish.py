@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import dataclass
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from plait import BadRequest, Client, Message, Producer, Queue, Topic
 from plait.cli.lines import LineInvalid, Lines, message_of
-from plait.cli.options import Options, Size, header_pair
+from plait.cli.options import NOT_GIVEN, Options, Size, header_pair
 from plait.cli.output import Progress, print_json
 from plait.cli.session import usage, with_client
 from plait.client.outbox import BATCH_BYTES
@@ -27,9 +28,9 @@ def publish(
     key: str | None = None,
     header: Annotated[list[str] | None, Parameter(negative="")] = None,
     partition: int | None = None,
-    from_: Annotated[str | None, Parameter(name="--from")] = None,
+    from_: Annotated[str | None, Parameter(name="--from", allow_leading_hyphen=True)] = None,
     ndjson: Annotated[bool, Parameter(negative="")] = False,
-    batch: Size = None,
+    batch: Size = NOT_GIVEN,
     options: Options = Options(),  # noqa: B008 - frozen
 ) -> int:
     """Publish to a queue or topic: MESSAGE, or with --from each line of a file.
@@ -65,27 +66,53 @@ def publish(
     except (ValueError, OSError) as error:
         return usage(str(error))
     key_bytes = None if key is None else key.encode()
+    pattern = None if ndjson else Message((message or "").encode(), key=key_bytes, headers=headers)
+    file = File(descriptor, pattern, partition, BATCH_BYTES if batch in (None, NOT_GIVEN) else batch)
 
     async def work(client: Client) -> None:
         to = await _target(client, target)
-        if message is not None:
-            receipt = await to.publish(message.encode(), key=key_bytes, headers=headers, partition=partition)
-            if options.json:
-                found = {"partition": receipt.partition, "offset": receipt.offset}
-                print_json({**found, "timestamp_ms": receipt.timestamp_ms})
-            else:
-                print(f"published to {target}, partition {receipt.partition}, offset {receipt.offset}")
-            return
-        begun = time.perf_counter()
-        pattern = None if ndjson else Message(b"", key=key_bytes, headers=headers)
-        try:
-            async with to.producer(batch_bytes=batch or BATCH_BYTES) as producer:
-                count = await _stream(producer, Lines(descriptor), pattern, partition, _size(descriptor))
-        except LineInvalid as error:
-            raise BadRequest(f"{error}; the lines before it were published")
-        _report(options, target, count, time.perf_counter() - begun)
+        if message is not None and pattern is not None:
+            await _one(to, pattern, partition, options)
+        else:
+            await _many(to, file, options)
 
     return with_client(options, work)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of messages, and how they are published."""
+
+    descriptor: int
+    pattern: Message | None
+    """Has the key and headers of all; None: the lines are JSON and have their own."""
+    partition: int | None
+    batch_bytes: int
+
+
+async def _one(to: Queue | Topic, message: Message, partition: int | None, options: Options) -> None:
+    key, headers = message.key, message.headers
+    receipt = await to.publish(message.value, key=key, headers=headers, partition=partition)
+    if options.json:
+        found = {"partition": receipt.partition, "offset": receipt.offset, "timestamp_ms": receipt.timestamp_ms}
+        print_json(found)
+    else:
+        print(f"published to {to.name}, partition {receipt.partition}, offset {receipt.offset}")
+
+
+async def _many(to: Queue | Topic, file: File, options: Options) -> None:
+    begun = time.perf_counter()
+    try:
+        async with to.producer(batch_bytes=file.batch_bytes) as producer:
+            count = await _stream(producer, file)
+    except LineInvalid as error:
+        raise BadRequest(f"{error}; the lines before it were published")
+    seconds = time.perf_counter() - begun
+    if options.json:
+        print_json({"published": count, "seconds": round(seconds, 3)})
+    else:
+        rate = f" ({count / seconds:,.0f} a second)" if seconds else ""
+        print(f"published {count:,} messages to {to.name} in {seconds:.2f} s{rate}")
 
 
 async def _target(client: Client, name: str) -> Queue | Topic:
@@ -95,22 +122,20 @@ async def _target(client: Client, name: str) -> Queue | Topic:
     return await client.topic(name, create=False)
 
 
-async def _stream(
-    producer: Producer, lines: Lines, pattern: Message | None, partition: int | None, size: int | None
-) -> int:
-    """Send every line; `pattern` has their common key and headers, None means NDJSON. Returns their number."""
-    count = 0
-    with Progress("publishing", size, unit="bytes") as progress:
+async def _stream(producer: Producer, file: File) -> int:
+    """Send every line. Returns how many messages there were."""
+    lines, pattern, partition = Lines(file.descriptor), file.pattern, file.partition
+    number = count = 0
+    with Progress("publishing", _size(file.descriptor), unit="bytes") as progress:
         while (portion := await lines.next()) is not None:
-            if pattern is None:
-                for line in portion:
-                    count += 1
-                    if line.strip():
-                        await _send(producer, message_of(line, count), partition)
-            else:
-                for line in portion:
+            for line in portion:
+                number += 1
+                if pattern is not None:
                     await producer.send(line, pattern.key, pattern.headers or None, None, partition)
-                count += len(portion)
+                    count += 1
+                elif line.strip():
+                    await _send(producer, message_of(line, number), partition)
+                    count += 1
             progress.advance(sum(map(len, portion)) + len(portion))
         await producer.flush()
     return count
@@ -129,11 +154,3 @@ def _opened(path: str | None) -> int:
 def _size(descriptor: int) -> int | None:
     """Bytes of a file, for the progress bar; None for a pipe."""
     return os.fstat(descriptor).st_size or None
-
-
-def _report(options: Options, target: str, count: int, seconds: float) -> None:
-    if options.json:
-        print_json({"published": count, "seconds": round(seconds, 3)})
-        return
-    rate = f"{count / seconds:,.0f} a second" if seconds else ""
-    print(f"published {count:,} messages to {target} in {seconds:.2f} s ({rate})")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from plait.cli import naming
-from plait.cli.options import Duration, Options, Size
+from plait.cli.options import NOT_GIVEN, Duration, Options, Size
 
 app = App(name="queue", help="Create, list, describe and delete queues.")
 
@@ -18,13 +18,13 @@ def create(
     /,
     *,
     partitions: int | None = None,
-    lease: Duration = None,
+    lease: Duration = NOT_GIVEN,
     max_deliveries: int | None = None,
     max_backlog_records: int | None = None,
-    max_backlog_bytes: Size = None,
+    max_backlog_bytes: Size = NOT_GIVEN,
     overflow: Literal["refuse", "block", "drop-oldest", "dead-letter"] | None = None,
     dead_letter: str | None = None,
-    max_record_bytes: Size = None,
+    max_record_bytes: Size = NOT_GIVEN,
     setting: Annotated[list[str] | None, Parameter(negative="")] = None,
     options: Options = Options(),  # noqa: B008 - frozen
 ) -> int:
@@ -54,13 +54,13 @@ def create(
         Any other setting of a queue, as NAME=VALUE; may be given again.
     """
     given = {
-        "partitions": partitions,
+        "partitions": NOT_GIVEN if partitions is None else partitions,
         "lease_ms": lease,
-        "max_deliveries": max_deliveries,
-        "max_backlog_records": max_backlog_records,
+        "max_deliveries": NOT_GIVEN if max_deliveries is None else max_deliveries,
+        "max_backlog_records": NOT_GIVEN if max_backlog_records is None else max_backlog_records,
         "max_backlog_bytes": max_backlog_bytes,
-        "overflow": overflow,
-        "dead_letter": dead_letter,
+        "overflow": NOT_GIVEN if overflow is None else overflow,
+        "dead_letter": NOT_GIVEN if dead_letter is None else dead_letter,
         "max_record_bytes": max_record_bytes,
     }
     return naming.create(options, "queue", name, given, setting)

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from plait.cli import naming
-from plait.cli.options import Duration, Options, Size
+from plait.cli.options import NOT_GIVEN, Duration, Options, Size
 
 app = App(name="topic", help="Create, list, describe and delete topics.")
 
@@ -18,9 +18,9 @@ def create(
     /,
     *,
     partitions: int | None = None,
-    retention: Duration = None,
-    retention_bytes: Size = None,
-    max_record_bytes: Size = None,
+    retention: Duration = NOT_GIVEN,
+    retention_bytes: Size = NOT_GIVEN,
+    max_record_bytes: Size = NOT_GIVEN,
     setting: Annotated[list[str] | None, Parameter(negative="")] = None,
     options: Options = Options(),  # noqa: B008 - frozen
 ) -> int:
@@ -42,7 +42,7 @@ def create(
         Any other setting of a topic, as NAME=VALUE; may be given again.
     """
     given = {
-        "partitions": partitions,
+        "partitions": NOT_GIVEN if partitions is None else partitions,
         "retention_ms": retention,
         "retention_bytes": retention_bytes,
         "max_record_bytes": max_record_bytes,

@@ -42,6 +42,7 @@ class BrokerProcess:
         self._ready_file = folder / "ready.json"
         self._log = folder / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._begun = 0.0
 
     @property
     def pid(self) -> int:
@@ -49,26 +50,35 @@ class BrokerProcess:
         assert self._process is not None, "not started"
         return self._process.pid
 
-    def start(self) -> float:
-        """Start it and wait until it is ready. Returns the seconds that took. Raises BrokerFailed."""
+    def launch(self) -> None:
+        """Start the process, and do not wait for it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._ready_file.unlink(missing_ok=True)
         command = [sys.executable, "-m", "plait", "serve", "--native", f"127.0.0.1:{self._port}"]
         command += ["--data", str(self.folder / "data"), "--ready-file", str(self._ready_file), *self.flags]
         with self._log.open("ab") as log:
-            begun = time.perf_counter()
+            self._begun = time.perf_counter()
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(self.variables)
             )
+
+    def wait_ready(self) -> float:
+        """Wait until it is ready. Returns the seconds since its launch. Raises BrokerFailed."""
+        assert self._process is not None, "not launched"
         while not self._ready_file.exists():
-            if self._process.poll() is not None or time.perf_counter() - begun > START_TIMEOUT_S:
+            if self._process.poll() is not None or time.perf_counter() - self._begun > START_TIMEOUT_S:
                 self.kill()
                 raise BrokerFailed(f"the broker did not start; it said:\n{self.said()}")
             time.sleep(POLL_S)
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - self._begun
         self.address = json.loads(self._ready_file.read_bytes())["native"]
         self._port = int(self.address.rpartition(":")[2])
         return seconds
+
+    def start(self) -> float:
+        """Start it and wait until it is ready. Returns the seconds that took. Raises BrokerFailed."""
+        self.launch()
+        return self.wait_ready()
 
     def stop(self) -> None:
         """Ask it to end, and wait. Raises BrokerFailed if it does not end cleanly."""
@@ -121,8 +131,12 @@ def cpu_seconds(pid: int) -> float:
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    """This process's variables without Plait's own, and with those that were asked for."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PLAIT_")}
+    """This process's variables without Plait's own, and with those that were asked for.
+
+    Python may keep its compiled files, as it does for an installed Plait: compiling would double the start-up time.
+    """
+    dropped = ("PLAIT_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     root = str(Path(__file__).resolve().parents[3])  # a checkout that is not installed
     paths = [root, *filter(None, [kept.get("PYTHONPATH")])]
     return kept | {"PYTHONPATH": os.pathsep.join(paths)} | dict(more)

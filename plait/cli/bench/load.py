@@ -18,17 +18,14 @@ import msgspec
 
 from plait import Client, Consumer, Queue, connect
 from plait.cli.bench.broker import cpu_seconds
+from plait.cli.bench.plan import WORKLOAD
 
-CONSUMERS = 10
-PREFETCH_RECORDS = 500
-HOLD_PREFETCH_RECORDS = 50
-"""With 1,000 waiting, ten consumers must not have them all on lease."""
-HOLD_REFILL_RECORDS = 250
-PROGRESS_RECORDS = 10_000
-DISTINCT_VALUES = 1_000
+REPORT_EVERY = 10_000
+"""Records between two words about how far it is."""
 SYNC_BYTES = 4096
 """One write of the disk probe: what the broker's log writes for one small record."""
 CONNECT_TIMEOUT_S = 30.0
+"""A broker that was ready takes clients long before."""
 
 
 class Orders(msgspec.Struct, frozen=True):
@@ -83,7 +80,7 @@ class Stopwatch:
 
 def values(record_bytes: int) -> list[bytes]:
     """Different payloads of the same size."""
-    return [(b"%08d" % number) + b"x" * (record_bytes - 8) for number in range(DISTINCT_VALUES)]
+    return [(b"%08d" % number) + b"x" * (record_bytes - 8) for number in range(WORKLOAD.values)]
 
 
 def progress(done: int) -> None:
@@ -112,7 +109,7 @@ async def _produce(to: Any, orders: Orders) -> Result:
             for value in payloads:
                 await producer.send(value)
             sent += len(payloads)
-            if sent % PROGRESS_RECORDS == 0:
+            if sent % REPORT_EVERY == 0:
                 progress(sent)
         await producer.flush()
     return watch.end(sent)
@@ -126,7 +123,7 @@ async def read(client: Client, orders: Orders) -> Result:
     async for message in topic.read(to_end=True):
         count += 1
         size_bytes += len(message.value)
-        if count % PROGRESS_RECORDS == 0:
+        if count % REPORT_EVERY == 0:
             progress(count)
     if size_bytes != count * orders.record_bytes:
         raise RuntimeError(f"read {size_bytes} bytes in {count} records of {orders.record_bytes}")
@@ -149,7 +146,7 @@ class Drain:
         result = Result(0, 0.0)
         with anyio.move_on_after(self.orders.seconds_max):
             async with anyio.create_task_group() as group:
-                for _ in range(CONSUMERS):
+                for _ in range(WORKLOAD.consumers):
                     group.start_soon(self._consume)
                 await self.enough.wait()
                 assert self._started is not None, "something was acknowledged"
@@ -171,9 +168,9 @@ class Drain:
             message.ack_soon()
             self.acknowledged += 1
             since_flush += 1
-            if self.acknowledged % PROGRESS_RECORDS == 0:
+            if self.acknowledged % REPORT_EVERY == 0:
                 progress(self.acknowledged)
-            if self.acknowledged % HOLD_REFILL_RECORDS == 0:
+            if self.acknowledged % WORKLOAD.refill == 0:
                 self.on_progress()
             if self.acknowledged >= self.orders.records:
                 await consumer.flush()
@@ -182,7 +179,7 @@ class Drain:
 
 async def drain(client: Client, orders: Orders) -> Result:
     """Ten consumers: lease and acknowledge everything in a queue."""
-    return await Drain(orders, PREFETCH_RECORDS).run()
+    return await Drain(orders, WORKLOAD.prefetch).run()
 
 
 async def hold(client: Client, orders: Orders) -> Result:
@@ -194,12 +191,12 @@ async def hold(client: Client, orders: Orders) -> Result:
 
     def more() -> None:
         nonlocal wanted, wake
-        wanted += HOLD_REFILL_RECORDS
+        wanted += WORKLOAD.refill
         wake.set()
         wake = anyio.Event()
 
     async def refill() -> None:
-        payloads = values(orders.record_bytes)[:HOLD_REFILL_RECORDS]
+        payloads = values(orders.record_bytes)[: WORKLOAD.refill]
         given = 0
         async with queue.producer() as producer:
             while True:
@@ -209,7 +206,7 @@ async def hold(client: Client, orders: Orders) -> Result:
                     await producer.send(value)
                 given += len(payloads)
 
-    consumers = Drain(orders, HOLD_PREFETCH_RECORDS)
+    consumers = Drain(orders, WORKLOAD.hold_prefetch)
     consumers.on_progress = more
     async with anyio.create_task_group() as group:
         group.start_soon(refill)
