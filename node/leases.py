@@ -12,34 +12,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from node.ranges import Range, RangeSet
+from node.ranges import Range
 from node.shared import WINDOW_RANGES_MAX, SharedSubscription
 
 
 class LeaseChooser:
     """Chooses for one subscription, of which there is one chooser at a time."""
 
-    __slots__ = ("_promised", "_shared")
+    __slots__ = ("_shared",)
 
     def __init__(self, shared: SharedSubscription) -> None:
         self._shared = shared
-        self._promised = RangeSet()  # chosen and not released; what of it is returned is not in shared.ready
         self.reset()
 
     @property
     def promised_count(self) -> int:
         """Records that are chosen and not released."""
-        return self._promised.count
+        return self._shared.promised.count
 
     def reset(self) -> None:
         """Nothing is promised any more: the role changed, and no proposal of before will be heard of."""
-        self._promised.clear()
+        self._shared.promised.clear()
         self._shared.ready.fill(self._shared.returned_within())
 
     def available(self, next_offset: int) -> int:
         """How many records below `next_offset` could be chosen now."""
         shared = self._shared
-        promised = sum(last - first + 1 for first, last in self._promised.ranges_from(shared.end))
+        promised = sum(last - first + 1 for first, last in shared.promised.ranges_from(shared.end))
         undelivered = max(0, next_offset - shared.end - promised)
         return shared.ready.count + min(undelivered, self._room())
 
@@ -48,11 +47,12 @@ class LeaseChooser:
 
         `next_offset` may count batches that are proposed and not committed, as the lease goes behind them.
         """
-        chosen = self._shared.ready.take(limit)
+        shared = self._shared
+        chosen = shared.ready.take(limit)
         left = min(limit - sum(last - first + 1 for first, last in chosen), self._room())
-        at = self._shared.end
+        at = shared.end
         while left > 0 and at < next_offset:
-            taken = next(self._promised.ranges_from(at), (next_offset, next_offset))
+            taken = next(shared.promised.ranges_from(at), (next_offset, next_offset))
             last = min(taken[0], next_offset, at + left) - 1
             if at <= last:
                 left -= last - at + 1
@@ -62,17 +62,17 @@ class LeaseChooser:
                     chosen.append((at, last))
             at = taken[1] + 1
         for first, last in chosen:
-            self._promised.add(first, last)
+            shared.promised.add(first, last)
         return chosen
 
     def release(self, ranges: Iterable[Range]) -> None:
         """A choice was applied, or will never be: what it left returned can be chosen again.
 
-        Choices are released in the order in which they were made, as their entries are applied.
+        May be said of ranges that are not promised (any more): then it changes nothing.
         """
         shared = self._shared
         for first, last in ranges:
-            self._promised.remove(first, last)
+            shared.promised.remove(first, last)
             if first < shared.end:
                 for low, high in shared.returned_within(first, last):
                     shared.ready.add(low, high)
@@ -80,6 +80,6 @@ class LeaseChooser:
     def _room(self) -> int:
         """Undelivered records that the window will have room for when everything promised is leased."""
         shared = self._shared
-        if shared.range_count + len(self._promised) >= WINDOW_RANGES_MAX:
+        if shared.range_count + len(shared.promised) >= WINDOW_RANGES_MAX:
             return 0
-        return max(0, shared.room - self._promised.count)
+        return max(0, shared.room - shared.promised.count)

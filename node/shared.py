@@ -73,11 +73,13 @@ class Settled(NamedTuple):
 class SharedSubscription:
     """The replicated state of one shared subscription of one partition."""
 
-    __slots__ = ("_deadlines", "_leases", "_records", "_runs", "end", "ready")
+    __slots__ = ("_deadlines", "_leases", "_records", "_runs", "end", "promised", "ready")
 
     def __init__(self, start_offset: int = 0) -> None:
         self.end = start_offset  # every run lies below it; it is never right behind an UNDELIVERED run
         self._runs: RunMap[RecordState] = RunMap()
+        # Soft, as `ready` is: what the leader's chooser has promised to consumers and not released (leases.py).
+        self.promised = RangeSet()
         self._forget_derived()
 
     # What follows from the runs
@@ -86,7 +88,7 @@ class SharedSubscription:
         self._records = [0] * KINDS  # records per kind of exception
         self._leases = LeaseIndex()
         self._deadlines = Deadlines()
-        # Soft: the returned records that the leader has not promised to anybody (leases.py). No command reads it.
+        # Soft: the returned records that are not promised. No command reads it.
         self.ready = RangeSet()
 
     def _derive(self) -> None:
@@ -496,6 +498,8 @@ class SharedSubscription:
         """The end is about to pass `offset`: what is undelivered before it stays to be delivered."""
         if self.end < offset:
             self._enter(self.end, offset - 1, UNDELIVERED)
+            for first, last in self.promised.within(self.end, offset - 1):
+                self.ready.remove(first, last)
 
     def _lower_end(self) -> None:
         """Undelivered records right before the end are just undelivered: one state, one form."""
