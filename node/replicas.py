@@ -144,8 +144,9 @@ class Replicas:
         held.ready.set()
 
     def _drop(self, group_id: int) -> None:
-        self._known_groups.discard(group_id)
-        self._store.delete(group_id, partial(self._dropped, group_id))
+        if group_id in self._known_groups:  # it is not, where a topic was deleted before it was opened
+            self._known_groups.remove(group_id)
+            self._store.delete(group_id, partial(self._dropped, group_id))
 
     def _dropped(self, group_id: int, error: Exception | None) -> None:
         if error is not None:
