@@ -201,7 +201,8 @@ class _Named:
         """Publish one message; returns once it is stored and synced.
 
         Publishes of many tasks share batches, so many at once are fast; for a stream of them see `producer`.
-        A publish whose answer was lost is sent again and not stored twice.
+        A publish whose answer was lost is sent again and not stored twice. Cancelled while it waits, it may be
+        stored all the same.
 
         Raises Overloaded when the broker refused it until the deadline, RecordTooLarge, StorageFull, TimedOut
         (not stored), OutcomeUnknown (it may be stored: no answer came until the deadline).

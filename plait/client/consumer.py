@@ -118,6 +118,8 @@ class Attachment:
                     self.closed = True  # nobody else cancels while this waits
                     self.connection.post(Cancel(0, self._tag), lambda _: answer.resolve(None))
                     await answer.settled()
+                for settling in list(self._settling):
+                    await settling.answer.settled()
         self._close()
 
     def abandon(self) -> None:
@@ -304,15 +306,16 @@ class Consumer:
             await self._attachment.flush()
 
     async def aclose(self) -> None:
-        """Send what is settled, give back the rest, and end. Raises as `flush` does."""
+        """Send what is settled, give back the rest, and end.
+
+        What went wrong with settlements that nobody waited for is not raised here: those messages come again. Call
+        `flush` before if you need to know.
+        """
         self._closed = True
         attachment = self._attachment
         if attachment is not None and not attachment.closed:
-            try:
-                attachment.drop_runs()
-                await attachment.flush()
-            finally:
-                await attachment.cancel()
+            attachment.drop_runs()
+            await attachment.cancel()
 
     def take_ready(self, limit: int) -> list[Leased]:
         """Messages that are here already, at most so many."""
@@ -340,11 +343,7 @@ class Consumer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is None or isinstance(error, Exception):
-            try:
-                await self.aclose()
-            except PlaitError:
-                if error is None:
-                    raise
+            await self.aclose()
         elif self._attachment is not None:
             self._closed = True
             self._attachment.end_soon()

@@ -25,7 +25,7 @@ from plait.wire.errors import NotFound, PlaitError, RecordTooLarge
 from plait.wire.messages import NewProducer, Ok, ProducerMade, Publish, Published, read_result
 from plait.wire.partitioning import partition_for_key
 
-BATCH_BYTES = 128 * 1024
+BATCH_BYTES = 256 * 1024
 """Default of the size at which a batch is closed and sent."""
 BUFFER_BYTES_MAX = 32 * 1024 * 1024
 """Default of the bytes that one producer holds, sent or not, before `send` waits."""

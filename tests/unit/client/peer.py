@@ -2,7 +2,7 @@
 
 It answers within the client's `send`, so nothing depends on time. `script` decides about each request before it is
 carried out: "carry out" (the default), "refuse" with an error, "lose" (the connection breaks before the request is
-carried out) or "mute" (it breaks after it was carried out, before the answer).
+carried out) or "mute" (it breaks after it was carried out, before the answer) or "ignore" (nothing happens).
 """
 
 from __future__ import annotations
@@ -113,6 +113,8 @@ class Peer:
         verdict = self.script(request)
         if isinstance(verdict, PlaitError):
             stream.reply(failed(request.correlation, verdict))
+        elif verdict == "ignore":
+            return
         elif verdict == "lose":
             stream.break_off()
         else:

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 import plait
+from plait.client.connection import DEAD_S
 from plait.client.outside import Outside
 from plait.wire.errors import BatchInvalid, Overloaded, PlaitError
 from plait.wire.messages import Consume, Create, Publish, Request, Settle
@@ -454,6 +455,70 @@ async def test_a_consumer_without_a_connection_gives_up_at_the_deadline(
             with pytest.raises(plait.Unavailable):
                 await anext(consumer)
             assert trio.current_time() - began_s == pytest.approx(10, abs=1)
+
+
+async def test_a_half_open_connection_is_found_out(peer: Peer, autojump_clock: trio.testing.MockClock) -> None:
+    async with connect(peer) as client:
+        queue = await client.queue("orders")
+        await queue.publish(b"one")
+        first = peer.streams[0]
+        peer.script = lambda request: "ignore" if first in peer.streams else "carry out"
+        began_s = trio.current_time()
+        receipt = await queue.publish(b"two")
+        assert receipt.offset == 1
+        assert DEAD_S <= trio.current_time() - began_s < DEAD_S + 5
+
+
+async def test_a_full_buffer_makes_send_wait_and_holds_no_more(
+    peer: Peer, autojump_clock: trio.testing.MockClock
+) -> None:
+    sent = 0
+    async with connect(peer, deadline_s=1000) as client, anyio.create_task_group() as tasks:
+        topic = await client.topic("events")
+        peer.unreachable = True
+        peer.break_all()
+
+        async def produce() -> None:
+            nonlocal sent
+            async with topic.producer(batch_bytes=1_000, buffer_bytes_max=10_000) as producer:
+                for _ in range(1000):
+                    await producer.send(bytes(88))
+                    sent += 1
+
+        tasks.start_soon(produce)
+        await anyio.sleep(60)
+        assert 90 <= sent <= 110
+        peer.unreachable = False
+    assert len(peer.values("events")) == 1000
+
+
+async def test_a_publish_without_a_connection_gives_up_at_the_deadline(
+    peer: Peer, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with connect(peer, deadline_s=10) as client:
+        queue = await client.queue("orders")
+        peer.unreachable = True
+        peer.break_all()
+        began_s = trio.current_time()
+        with pytest.raises(plait.TimedOut):
+            await queue.publish(b"one")
+        assert trio.current_time() - began_s == pytest.approx(10, abs=0.1)
+        peer.unreachable = False
+        assert (await queue.publish(b"two")).offset == 0
+
+
+async def test_leaving_a_consumer_does_not_raise_what_comes_again_anyway(
+    peer: Peer, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with connect(peer) as client:
+        queue = await client.queue("orders")
+        await queue.publish(b"one")
+        async with queue.consume() as consumer:
+            message = await anext(consumer)
+            peer.break_all()
+            await anyio.sleep(1)
+            message.ack_soon()
+    assert peer.logs["orders"].acked == set()
 
 
 async def test_closing_the_client_ends_its_iterators(peer: Peer, autojump_clock: trio.testing.MockClock) -> None:
