@@ -55,8 +55,8 @@ _WEIGHTS = {
     "apply": (4, 12),
     "retain": (0, 4),
     "delete": (0, 1),
-    "wait": (2, 12),
-    "drain": (1, 4),
+    "wait": (5, 40),
+    "drain": (1, 8),
 }
 """Per action: least and greatest weight of a history's mix."""
 

@@ -1,0 +1,67 @@
+"""Whatever a crash, a failing disk or rot does: what was acknowledged is there, and nothing else is.
+
+A short form of scripts/storage-crashes, which runs as many seeds as one likes. PLAIT_STORAGE_SEEDS sets how many
+of each campaign run here.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sim.crash import Survival
+from tests.sim.history import random_history
+from tests.sim.storage_crashes import CAMPAIGNS, Tally, campaign, crash_everywhere
+
+ROOT = Path(__file__).parents[2]
+SEEDS = int(os.environ.get("PLAIT_STORAGE_SEEDS", "6"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("kind", CAMPAIGNS)
+def test_a_store_keeps_its_promises(kind: str, seed: int) -> None:
+    campaign(kind, seed, Tally())
+
+
+@pytest.mark.slow
+def test_a_short_history_is_crashed_everywhere_in_every_way() -> None:
+    tally = Tally()
+    crash_everywhere(random_history(1000, 20), tally, survivals=list(Survival))
+    assert tally.recoveries > 100
+
+
+@pytest.mark.slow
+def test_campaigns_meet_what_they_are_for() -> None:
+    tally = Tally()
+    for seed in range(100, 110):
+        campaign("fail", seed, tally)
+        campaign("rot", seed, tally)
+    assert tally.refused > 0, "a failing disk stopped a store"
+    assert tally.damaged > 0, "rot was found"
+
+
+def digest(seed: int) -> str:
+    """The fingerprint of all campaigns of one seed: every disk operation, schedule and recovered state."""
+    tally = Tally()
+    for kind in CAMPAIGNS:
+        campaign(kind, seed, tally)
+    return tally.digest()
+
+
+@pytest.mark.slow
+def test_equal_seeds_give_equal_runs_in_whatever_process() -> None:
+    code = "from tests.sim.test_storage_crashes import digest; print(digest(2))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        check=True,
+        cwd=ROOT,
+    )
+    assert ran.stdout.strip() == digest(2) != digest(3)
