@@ -14,6 +14,7 @@ from node.node import Node, NodeSettings
 from plait.wire.batch import BatchBuilder, encode_batch, iterate_run
 from plait.wire.errors import PlaitError
 from replication.real import real_environment
+from replication.storage.store import LOCK
 
 
 @asynccontextmanager
@@ -28,10 +29,12 @@ async def running_node(folder: Path, settings: NodeSettings | None = None) -> As
 
 @asynccontextmanager
 async def crashing_node(folder: Path, settings: NodeSettings | None = None) -> AsyncIterator[Node]:
-    """A node that ends in the middle of what it does."""
+    """A node that ends in the middle of what it does, and leaves its lock as a dead process does."""
     async with trio.open_nursery() as nursery:
-        yield await Node.open(real_environment(str(folder), nursery), settings)
+        environment = real_environment(str(folder), nursery)
+        yield await Node.open(environment, settings)
         nursery.cancel_scope.cancel()
+    environment.disk.unlock(LOCK)
 
 
 def batch_of(*values: bytes, compression: str = "none") -> bytes:
