@@ -90,7 +90,6 @@ class GroupLog:
         self._touch = touch
         self._touched = 0
         self._truncations = 0
-        self._snapshot_row: SnapshotRow | None = None
 
     # ---- what is where
 
@@ -228,13 +227,13 @@ class GroupLog:
 
     async def load_snapshot(self) -> tuple[int, int, bytes] | None:
         """(index, term, state) of the snapshot; None if there is none. Raises StorageDamaged."""
-        row = self._snapshot_row
+        row = self.snapshot_row
         if row is None or not row.has_state:
             return None
         state = await self._snapshots.read(row)
         if state is not None:
             return row.index, row.term, state
-        if row is not self._snapshot_row:  # a flush replaced it meanwhile
+        if row is not self.snapshot_row:  # a flush replaced it meanwhile
             return await self.load_snapshot()
         damage = Damage(snapshot_name(row.number), row.state_position, "the snapshot has rotted", 0, row.index)
         raise self.damaged(damage).error(self.group)
@@ -266,7 +265,6 @@ class GroupLog:
         self.snapshot_index, self.snapshot_term = row.index, row.term
         self.last_index, self.last_term, self.last_mark = row.index, row.term, row.last_mark
         self.cuts = list(row.cuts)
-        self._snapshot_row = row
         if row.damage:
             self.damages.append(Damage(snapshot_name(row.number), 0, row.damage))
 
@@ -336,13 +334,12 @@ class GroupLog:
 
     def install_snapshot(self, row: SnapshotRow) -> None:
         """A snapshot file is durable."""
-        self._snapshot_row = row
         self.snapshot_index, self.snapshot_term = row.index, row.term
 
     @property
     def snapshot_row(self) -> SnapshotRow | None:
         """Where the snapshot and what goes with it are."""
-        return self._snapshot_row
+        return self._snapshots.newest.get(self.group)
 
     def forget_after(self, index: int, through: int) -> None:
         """Entries behind `index` are no part of the log; those in segments of flushes up to `through` neither."""
@@ -353,6 +350,7 @@ class GroupLog:
         self.cuts.append(Cut(through, index))
         self.install_parts(self._take_parts())
         self.last_index, self.last_term = index, term
+        self.damages = [damage for damage in self.damages if damage.first_index <= index]
 
     def _take_parts(self) -> list[Part]:
         parts, self.parts = self.parts, []

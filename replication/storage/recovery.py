@@ -27,6 +27,8 @@ from replication.storage.format import (
     FileHeader,
     Record,
     decode_file_header,
+    encode_entries,
+    encode_note,
 )
 from replication.storage.log import GroupLog
 from replication.storage.scan import Block, Hole, Scan, scan_file
@@ -36,7 +38,10 @@ from replication.storage.segments import Part
 from replication.storage.segments import file_name as segment_name
 from replication.storage.snapshots import FOLDER as SNAPSHOT_FOLDER
 from replication.storage.snapshots import SnapshotFiles
+from replication.storage.wal import FirstBlock
 
+AGAIN = ".again"
+"""End of a file's name for the moment between two."""
 LOST = "synced records of the write-ahead log are damaged"
 
 
@@ -60,10 +65,18 @@ class Found:
     lost: list[Damage] = field(default_factory=list)
     """Damage that may be of any group."""
     lost_segments: list[Damage] = field(default_factory=list)
+    last: Block | None = None
+    """The last block of all, for which nobody vouches: it is in none of the files, and goes into the next one."""
+    cuts: list[tuple[int, int]] = field(default_factory=list)
+    """(file, end) of files to be cut to what they have of the log, when the next file is durable."""
+    empty: list[int] = field(default_factory=list)
+    """Files that have nothing of it."""
 
     @property
     def echo(self) -> Echo:
-        """The groups of the last blocks, for the first new one to name."""
+        """The groups of the last blocks, for the first one of the next file to name."""
+        if self.last is not None:
+            return self.last.echo
         named: list[tuple[int, ...] | None] = []
         for file in reversed(self.files):
             for item in reversed(file.scan.items):
@@ -74,6 +87,19 @@ class Found:
                 if len(named) >= ECHO_BLOCKS:
                     return tuple(named[:ECHO_BLOCKS])
         return tuple(named)
+
+    def first_block(self) -> FirstBlock | None:
+        """The last block as it is written again."""
+        if self.last is None:
+            return None
+        block = FirstBlock(self.last.named() or ())
+        for item in self.last.items:
+            if isinstance(item, Record):
+                block.table.append(encode_note(item.type, item.group, item.index, item.term))
+            else:
+                block.payload_bytes += encode_entries(item[0], item[1:], block.table, block.payloads)
+            block.records += 1
+        return block
 
 
 # ---- the disk
@@ -88,12 +114,40 @@ def read_disk(disk: Disk, snapshot_files: SnapshotFiles, segment_files: SegmentF
         for name in disk.list(folder):
             if name.endswith(".tmp"):
                 disk.unlink(f"{folder}/{name}")
+            elif name.endswith(AGAIN):
+                disk.rename(f"{folder}/{name}", f"{folder}/{name.removesuffix(AGAIN)}")
         disk.sync_folder(folder)  # names that the last process had not synced are certain from here on
-    for number in _numbers(disk, SNAPSHOT_FOLDER, ".snap"):
+    numbers = _numbers(disk, SNAPSHOT_FOLDER, ".snap")
+    for number in numbers:
         snapshot_files.load(number)
+    if numbers:
+        _name_again(disk, SNAPSHOT_FOLDER, [snapshots.file_name(numbers[-1])])
     found = _read_log(disk, snapshot_files)
     _read_segments(disk, segment_files, snapshot_files.covered, found)
     return found
+
+
+def finish_disk(disk: Disk, found: Found) -> None:
+    """Cut what is behind the end of the log (blocking); the next file, which says where that is, is durable."""
+    for number, end in found.cuts:
+        file = disk.open(wal.file_name(number))
+        file.truncate(end)
+        file.sync()
+        file.close()
+    for number in found.empty:
+        disk.unlink(wal.file_name(number))
+
+
+def _name_again(disk: Disk, folder: str, names: list[str]) -> None:
+    """Give files their names once more and sync that.
+
+    A folder's sync that failed may have lost names for good that this process still sees, and a later sync that
+    succeeds does not bring them back. Whoever deletes something because of such a file makes sure of it first.
+    """
+    for name in names:
+        disk.rename(name, name + AGAIN)
+        disk.rename(name + AGAIN, name)
+    disk.sync_folder(folder)
 
 
 def _numbers(disk: Disk, folder: str, suffix: str) -> list[int]:
@@ -108,33 +162,63 @@ def _read_log(disk: Disk, snapshot_files: SnapshotFiles) -> Found:
         if number <= covered:
             set_aside(disk, number, keep=bool(snapshot_files.unreadable))
     numbers = [number for number in numbers if number > covered]
-    contents = [_LogContent(disk, number) for number in numbers]
-    found = Found()
-    last_seq, last_number, end = 0, 0, 0
-    for at, content in enumerate(contents):
-        header, last = content.header, at == len(contents) - 1
-        if header is None:
-            found.lost.append(Damage(content.name, 0, "the header of a write-ahead log file is damaged"))
-            header = FileHeader(content.number, 0, last_number, last_seq, end)
-        elif header.previous_number > covered and header.previous_number not in numbers:
-            found.lost.append(Damage(content.name, 0, "a write-ahead log file is missing before this one"))
-        scan = scan_file(content.data, header, _successor(contents[at + 1 :], content.number), content.unreadable)
-        if content.header is None:
-            scan = Scan(end=content.size_bytes, last_seq=last_seq + content.size_bytes // SECTOR_BYTES)
-        elif scan.torn and not last:
-            found.lost.append(Damage(content.name, scan.end, LOST))
-        elif last:
-            content.cut(scan.end)
-        content.file.close()
-        if scan.items or content.header is None:
-            damaged = content.header is None or (scan.torn and not last)
-            found.files.append(LogFile(content.number, scan, damaged))
-            last_number, last_seq, end = content.number, scan.last_seq, scan.end
-        else:
-            disk.unlink(content.name)
-            last_number, last_seq, end = header.previous_number, header.previous_seq, header.previous_end
-    found.continues = FileHeader(max([covered, *numbers]) + 1, 0, last_number, last_seq, end)
+    found = Found(continues=FileHeader(max([covered, *numbers]) + 1, 0, 0, 0, 0))
+    chain = _chain([_LogContent(disk, number) for number in numbers], covered, found)
+    for at, content in enumerate(chain):
+        _take_file(content, chain[at + 1] if at + 1 < len(chain) else None, found)
     return found
+
+
+def _chain(contents: list[_LogContent], covered: int, found: Found) -> list[_LogContent]:
+    """The files that the log is in, oldest first: each says which one it continues.
+
+    A file that is passed over was found without any block when its successor was made, and was not unlinked yet.
+    """
+    chain: list[_LogContent] = []
+    due: int | None = None
+    for content in reversed(contents):
+        if due is not None and content.number > due:
+            found.empty.append(content.number)
+            continue
+        if due is not None and content.number < due:
+            _report_missing(chain[-1], found)
+        chain.append(content)
+        due = content.header.previous_number if content.header is not None else None
+    if due is not None and due > covered and due != chain[-1].number:
+        _report_missing(chain[-1], found)
+    return chain[::-1]
+
+
+def _report_missing(content: _LogContent, found: Found) -> None:
+    found.lost.append(Damage(content.name, 0, "a write-ahead log file is missing before this one"))
+
+
+def _take_file(content: _LogContent, successor: _LogContent | None, found: Found) -> None:
+    """Scan a file and note where the log ends in it."""
+    after = found.continues
+    header = content.header
+    if header is None:
+        found.lost.append(Damage(content.name, 0, "the header of a write-ahead log file is damaged"))
+        scan = Scan(end=content.size_bytes, last_seq=after.previous_seq + content.size_bytes // SECTOR_BYTES)
+    else:
+        scan = scan_file(content.data, header, successor.header if successor else None, content.unreadable)
+        if scan.torn and successor is not None:
+            found.lost.append(Damage(content.name, scan.end, LOST))
+    last = scan.items[-1] if scan.items and successor is None else None
+    if isinstance(last, Block):
+        scan.items.pop()
+        scan.end, scan.last_seq = last.position, last.seq - 1
+        found.last = last
+    if not scan.items and header is not None:
+        found.empty.append(content.number)
+        previous = header.previous_number, header.previous_seq, header.previous_end
+    else:
+        damaged = header is None or (scan.torn and successor is not None)
+        found.files.append(LogFile(content.number, scan, damaged))
+        previous = content.number, scan.last_seq, scan.end
+        if successor is None and scan.end < content.size_bytes:
+            found.cuts.append((content.number, scan.end))
+    found.continues = FileHeader(after.number, 0, *previous)
 
 
 def set_aside(disk: Disk, number: int, *, keep: bool) -> None:
@@ -152,19 +236,15 @@ class _LogContent:
     def __init__(self, disk: Disk, number: int) -> None:
         self.number = number
         self.name = wal.file_name(number)
-        self.file = disk.open(self.name)
-        self.file.sync()
-        self.size_bytes = self.file.size()
+        file = disk.open(self.name)
+        file.sync()
+        self.size_bytes = file.size()
         self.unreadable: list[Range] = []
-        self.data = memoryview(_read_all(self.file, self.size_bytes, self.unreadable))
+        self.data = memoryview(_read_all(file, self.size_bytes, self.unreadable))
+        file.close()
         self.header = decode_file_header(self.data[:FIRST_BLOCK])
         if self.header is not None and self.header.number != number:
             self.header = None
-
-    def cut(self, end: int) -> None:
-        if end < self.size_bytes:
-            self.file.truncate(end)
-            self.file.sync()
 
 
 def _read_all(file: File, size_bytes: int, unreadable: list[Range]) -> bytes:
@@ -180,13 +260,6 @@ def _read_all(file: File, size_bytes: int, unreadable: list[Range]) -> bytes:
                 parts.append(bytes(length))
                 unreadable.append((position, position + length - 1))
         return b"".join(parts)
-
-
-def _successor(later: list[_LogContent], number: int) -> FileHeader | None:
-    for content in later:
-        if content.header is not None and content.header.previous_number == number:
-            return content.header
-    return None
 
 
 def _read_segments(disk: Disk, segment_files: SegmentFiles, covered: int, found: Found) -> None:
@@ -205,11 +278,24 @@ def _read_segments(disk: Disk, segment_files: SegmentFiles, covered: int, found:
             orphans.append(number)
         else:
             found.lost.append(Damage(segment_name(number), 0, f"snapshot file {origin} is missing"))
+    _name_again(disk, SEGMENT_FOLDER, [segment_name(number) for number in _rewritten(segment_files)])
     for number in orphans:
         del segment_files.files[number]
         disk.unlink(segment_name(number))
     if orphans:
         disk.sync_folder(SEGMENT_FOLDER)
+
+
+def _rewritten(segment_files: SegmentFiles) -> list[int]:
+    """Files with parts that stand in for older ones which are still there."""
+    seen: dict[tuple[int, int], None] = {}
+    found: dict[int, None] = {}
+    for number, file in segment_files.files.items():
+        for part in file.parts:
+            if (part.group, part.origin) in seen:
+                found[number] = None
+            seen[part.group, part.origin] = None
+    return list(found)
 
 
 # ---- the logs
@@ -247,6 +333,10 @@ class LogBuilder:
                     self._hole(file, item)
                 else:
                     self._block(file, item)
+        if self._found.last is not None:
+            number = self._found.continues.number
+            self.touched[number] = {}
+            self._block(LogFile(number, Scan()), self._found.last)
         self._lost += self._nameless.values()
         for damage in self._lost + self._found.lost_segments:
             for log in self.logs.values():

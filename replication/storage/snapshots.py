@@ -31,6 +31,8 @@ CARRY_BELOW_BYTES = 64 * 1024
 """Old files whose rows that count take less than this are given up, whatever their share."""
 CARRY_BELOW_PERCENT = 25
 """So are those in which they take less than this share."""
+READ_TRIES = 2
+"""How often the disk is asked for a state: to give one up is to give up its group."""
 
 DELETED = 1
 HAS_STATE = 2
@@ -173,16 +175,21 @@ class SnapshotFiles:
         self.sizes[number] = size_bytes
 
     def read_state(self, row: SnapshotRow) -> bytes | None:
-        """A group's state (blocking); None if it is damaged."""
-        try:
-            file = self._disk.open(file_name(row.number))
+        """A group's state (blocking); None if it is damaged, or the disk refuses to read it more than once."""
+        for _ in range(READ_TRIES):
             try:
-                state = file.pread(row.state_bytes, row.state_position)
-            finally:
-                file.close()
-        except OSError:
-            return None
-        return state if len(state) == row.state_bytes and crc32c(state) == row.state_crc else None
+                state = self._read_state(row)
+            except OSError:
+                continue
+            return state if len(state) == row.state_bytes and crc32c(state) == row.state_crc else None
+        return None
+
+    def _read_state(self, row: SnapshotRow) -> bytes:
+        file = self._disk.open(file_name(row.number))
+        try:
+            return file.pread(row.state_bytes, row.state_position)
+        finally:
+            file.close()
 
 
 def _write(file: File, number: int, salt: int, rows: Sequence[tuple[SnapshotRow, Buffer]]) -> list[SnapshotRow]:

@@ -20,7 +20,7 @@ from replication.storage.flush import Flusher
 from replication.storage.format import CREATE, DELETE, encode_note
 from replication.storage.janitor import Janitor, Scrubber
 from replication.storage.log import GroupLog
-from replication.storage.recovery import Found, LogBuilder, read_disk
+from replication.storage.recovery import Found, LogBuilder, finish_disk, read_disk
 from replication.storage.segment_files import SegmentFiles
 from replication.storage.settings import StorageSettings
 from replication.storage.snapshots import SnapshotFiles
@@ -83,7 +83,8 @@ class Store:
         try:
             found = await offload("wal", store._read_disk)
             store._build(found)
-            await offload("wal", partial(store._build_logs, found))
+            await store._wal.start(found.first_block(), found.echo)
+            await offload("wal", partial(store._finish, found))
         except OSError as error:
             environment.disk.unlock(LOCK)
             raise StorageFailed(f"the data directory cannot be opened: {error}") from error
@@ -96,7 +97,7 @@ class Store:
 
     def _build(self, found: Found) -> None:
         environment, settings = self._environment, self._settings
-        self._wal = Wal(environment, settings, found.continues, found.echo, self._on_full, self._space.free)
+        self._wal = Wal(environment, settings, found.continues, self._on_full, self._space.free)
         self._flusher = Flusher(
             environment,
             settings,
@@ -109,7 +110,8 @@ class Store:
         self._janitor = Janitor(environment, settings, self._segment_files, self._logs, self._wal.fail)
         self._scrubber = Scrubber(environment, settings, self._segment_files, self._logs)
 
-    def _build_logs(self, found: Found) -> None:
+    def _finish(self, found: Found) -> None:
+        finish_disk(self._environment.disk, found)
         builder = LogBuilder(found, self._snapshot_files, self._segment_files, self._new_log)
         builder.build()
         self._logs.update(builder.logs)

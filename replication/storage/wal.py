@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -91,6 +92,21 @@ class Append:
         return self.records * RECORD_BYTES + self.payload_bytes
 
 
+@dataclass(slots=True)
+class FirstBlock:
+    """The last block that recovery found, to be written once more: the next file begins with it.
+
+    Nobody vouches for the last block of a log: a former process may have failed to sync it, and reads may have
+    seen it in a cache that the disk never got. It is as it was, under the number that it had.
+    """
+
+    groups: tuple[int, ...] = ()
+    records: int = 0
+    table: list[bytes] = field(default_factory=list)
+    payloads: list[Buffer] = field(default_factory=list)
+    payload_bytes: int = 0
+
+
 class Wal:
     """The writer of the log, continuing where recovery found its end."""
 
@@ -99,7 +115,6 @@ class Wal:
         environment: Environment,
         settings: StorageSettings,
         continues: FileHeader,
-        echo: Echo,
         on_full: Callable[[int], None],
         free_space: Callable[[], bool],
     ) -> None:
@@ -110,7 +125,7 @@ class Wal:
         self._environment = environment
         self._settings = settings
         self._next = continues
-        self._echo = echo
+        self._echo: Echo = ()
         self._on_full = on_full
         self._free_space = free_space
         self._pending: deque[Append] = deque()
@@ -173,10 +188,14 @@ class Wal:
         if self._file is not None:
             await self._environment.tasks.offload("wal", self._file.close)
 
+    async def start(self, first: FirstBlock | None, echo: Echo) -> None:
+        """Begin the first file, with that block in it. Raises OSError."""
+        self._echo = echo
+        await self._open_next(FIRST_BLOCK, first)
+
     async def run(self) -> None:
         """Write until closed. Raises StorageFailed."""
         try:
-            await self._open_next(FIRST_BLOCK)
             while await self._rest():
                 batch = self._take()
                 if batch is None:
@@ -255,7 +274,7 @@ class Wal:
             raise
         for item in batch:
             if item.done is not None:
-                item.done(None)
+                item.done(self.failed)  # set if something else failed meanwhile: then nothing succeeds any more
 
     def _place(self, batch: list[Append]) -> tuple[int, ...]:
         """Tell the logs where their entries go; the groups of the block, as its echo will name them."""
@@ -290,12 +309,7 @@ class Wal:
         await self._environment.tasks.offload("wal", partial(_write_and_sync, self._file, parts, self._position))
         self.bytes_written += header.end - self._position
         self.blocks_written += 1
-        self._position = header.end
-        self._size_bytes = max(self._size_bytes, self._position)
-        self._seq += 1
-        self._entries += records
-        self._echo = (groups, *self._echo)[:ECHO_BLOCKS]
-        self._sealed = bool(flags & FLAG_SEAL)
+        self._advance(header, groups)
 
     async def _write_seal(self) -> None:
         if self._position + align(BLOCK_HEADER_BYTES + self._echo_bytes()) > self._size_bytes:
@@ -321,12 +335,12 @@ class Wal:
         full, old = self._header.number, self._file
         self._next = FileHeader(full + 1, 0, full, self._seq, self._position)
         size_bytes = BLOCK_HEADER_BYTES + self._echo_bytes() + self._pending[0].size_bytes
-        await self._open_next(FIRST_BLOCK + align(size_bytes))
+        await self._open_next(FIRST_BLOCK + align(size_bytes), None)
         if old is not None:
             await self._environment.tasks.offload("wal", old.close)
         return full
 
-    async def _open_next(self, size_bytes: int) -> None:
+    async def _open_next(self, size_bytes: int, first: FirstBlock | None) -> None:
         size_bytes = max(size_bytes, self._settings.wal_file_bytes)
         salt = self._environment.random.getrandbits(64)
         after = self._next
@@ -335,19 +349,42 @@ class Wal:
         if spare is not None:
             self._spare = None
             self._spare_taken.set()
-        self._file = await self._environment.tasks.offload(
-            "wal", partial(self._start_file, header, size_bytes, spare)
-        )
-        self._header, self._seed = header, header.seed
+        self._seed = header.seed
         self._position, self._size_bytes, self._entries = FIRST_BLOCK, size_bytes, 0
-        self._sealed = True  # the header vouches for everything before
+        parts = self._first_parts(first) if first is not None else []
+        start = partial(self._start_file, header, size_bytes, spare, parts)
+        self._file = await self._environment.tasks.offload("wal", start)
+        self._header = header
+        self._sealed = True  # the header vouches for everything before, and the file's name for its first block
 
-    def _start_file(self, header: FileHeader, size_bytes: int, spare: tuple[File, str] | None) -> File:
-        """Blocking. The header is durable under the file's name before any block is written."""
+    def _first_parts(self, first: FirstBlock) -> list[Buffer]:
+        count, echo = encode_echo(self._echo)
+        header = BlockHeader(
+            0, self._seq + 1, self._seq, FIRST_BLOCK, first.records, count, first.payload_bytes, table_crc=0
+        )
+        parts = encode_block(header, self._seed, first.table, echo, first.payloads)
+        self._advance(header, first.groups)
+        return parts
+
+    def _advance(self, header: BlockHeader, groups: tuple[int, ...]) -> None:
+        """A block was written."""
+        self._position = header.end
+        self._size_bytes = max(self._size_bytes, header.end)
+        self._seq = header.seq
+        self._entries += header.records
+        self._echo = (groups, *self._echo)[:ECHO_BLOCKS]
+        self._sealed = bool(header.flags & FLAG_SEAL)
+
+    def _start_file(
+        self, header: FileHeader, size_bytes: int, spare: tuple[File, str] | None, parts: list[Buffer]
+    ) -> File:
+        """Blocking. The header is durable under the file's name before any other block is written."""
         disk = self._environment.disk
         file, name = spare or self._create(f"{FOLDER}/{header.number:012d}.tmp", size_bytes)
         for place in FILE_HEADER_PLACES:  # one write each: a write that goes astray spares the other
             file.pwrite([encode_file_header(header)], place)
+        if parts:
+            file.pwrite(parts, FIRST_BLOCK)
         file.sync()
         disk.rename(name, file_name(header.number))
         disk.sync_folder(FOLDER)
