@@ -22,6 +22,8 @@ from plait.wire.errors import PlaitError
 from replication.environment import Tasks
 from replication.machine import Range
 
+_logger = structlog.get_logger("plait.partition")
+
 GRANT_BYTES = 1 << 20
 """What one lease command grants one consumer at the most, by the mean size of the backlog's records."""
 
@@ -92,7 +94,6 @@ class Consumers:
         self._lines: dict[str, _Line] = {}
         self._parcels: deque[_Parcel] = deque()  # waiting for a read from disk; bounded by the consumers' credit
         self._reading = False
-        self._logger = structlog.get_logger("plait.partition")
 
     def __bool__(self) -> bool:
         return any(line.consumers for line in self._lines.values())
@@ -196,7 +197,7 @@ class Consumers:
                 try:
                     consumer.deliver(ready)
                 except Exception as error:  # a gateway's defect: the others' records are still to be delivered
-                    self._logger.error("delivery not taken", partition=self._name, exc_info=error)
+                    _logger.error("delivery not taken", partition=self._name, exc_info=error)
             if not whole:
                 return False
         return True
@@ -245,4 +246,4 @@ class Consumers:
         try:
             consumer.gone(error)
         except Exception as defect:  # a gateway's defect: the other consumers are still to be told
-            self._logger.error("end not taken", partition=self._name, exc_info=defect)
+            _logger.error("end not taken", partition=self._name, exc_info=defect)

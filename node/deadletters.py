@@ -15,6 +15,8 @@ from replication.actor import Promise
 from replication.environment import Clock, Tasks
 from replication.machine import Range
 
+_logger = structlog.get_logger("plait.partition")
+
 MOVE_RETRY_MS = 1_000
 """How long a move that failed (the target is full, or is not there) waits before it is tried again."""
 
@@ -46,7 +48,6 @@ class DeadLetters:
         self._moved = moved
         self._term = 0
         self._moving = False
-        self._logger = structlog.get_logger("plait.partition")
 
     def begin(self, term: int) -> None:
         """This replica leads a new term (0: it leads no more)."""
@@ -70,7 +71,7 @@ class DeadLetters:
                     if term == self._term:
                         await self._moved(moved).wait()
                 except PlaitError as error:
-                    self._logger.warning(
+                    _logger.warning(
                         "dead letters wait", queue=self._letter.queue, target=self._target, error=str(error)
                     )
                     await self._clock.sleep_until(self._clock.monotonic_ns() + MOVE_RETRY_MS * 1_000_000)

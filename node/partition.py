@@ -40,6 +40,8 @@ from replication.group import Group
 from replication.machine import Entry, Proposal, Range, Role, RoleChange
 from replication.storage.log import GroupLog
 
+_logger = structlog.get_logger("plait.partition")
+
 COMMANDS_PER_ENTRY = 4_096
 """Commands that share one log entry; more waiting go into further entries of the same proposal."""
 RELEASE_INTERVAL_MS = 2_000
@@ -144,7 +146,6 @@ class Partition(Actor):
         self._release_ns = 0  # not before; likewise below
         self._retention_ns = 0
         self._release_due = False  # commands were applied since, which may have ended records
-        self._logger = structlog.get_logger("plait.partition")
 
     def _make_dead_letters(self, context: PartitionContext, log: GroupLog) -> DeadLetters | None:
         target = self.topic.settings.dead_letter
@@ -293,7 +294,7 @@ class Partition(Actor):
             try:
                 waiter(result)
             except Exception as error:  # a replica is not fenced for it, and the others are told
-                self._logger.error("answer failed", partition=self.name, exc_info=error)
+                _logger.error("answer failed", partition=self.name, exc_info=error)
 
     def _after_apply(self, has_new_records: bool) -> None:
         now_ns = self._context.clock.monotonic_ns()

@@ -19,6 +19,8 @@ from replication.environment import Clock
 
 T = TypeVar("T")
 
+_logger = structlog.get_logger("plait.actors")
+
 MAILBOX_MESSAGES = 100_000
 """Messages that may wait in one actor's mailbox; a full one refuses, which its poster turns into an answer."""
 TURN_ACTORS = 256
@@ -100,7 +102,7 @@ class Promise(Generic[T]):
         try:
             callback(self)
         except Exception as error:  # a defect of the one who asked must not become one of the one who answers
-            structlog.get_logger("plait.actors").error("answer not taken", exc_info=error)
+            _logger.error("answer not taken", exc_info=error)
 
 
 def rejected(error: Exception) -> Promise[Any]:
@@ -173,7 +175,6 @@ class Host:
         self._alarm_of: dict[Actor, _Alarm] = {}
         self._alarm_number = 0
         self._wake = trio.Event()
-        self._log = structlog.get_logger("plait.actors")
 
     def schedule(self, actor: Actor) -> None:
         """Called by Actor.post."""
@@ -234,5 +235,5 @@ class Host:
         try:
             actor.drain()
         except Exception as error:  # the supervisor's place: one actor's failure must not end the others
-            self._log.error("actor failed", actor=actor.name, exc_info=error, **actor.summary())
+            _logger.error("actor failed", actor=actor.name, exc_info=error, **actor.summary())
             self._on_failure(actor, error)

@@ -29,6 +29,8 @@ from replication.machine import (
 )
 from replication.storage.log import GroupLog, HardState
 
+_logger = structlog.get_logger("plait.replication")
+
 APPLY_ENTRIES = 512
 """Entries applied in one turn; with more waiting the group comes round again, so that others get theirs."""
 
@@ -51,7 +53,6 @@ class Group(Actor):
         self._synced_index = 0  # entries up to here are on disk; applied_index <= _synced_index
         self._first_of_term = 0
         self._reads: deque[tuple[int, Promise[int]]] = deque()
-        self._logger = structlog.get_logger("plait.replication")
 
     async def open(self) -> None:
         """Rebuild the state machine from snapshot and log, then lead. A damaged log fences the replica."""
@@ -64,7 +65,7 @@ class Group(Actor):
             self.fence(error.message)
             return
         except Exception as error:  # as in _apply: this replica stops here, and the node serves its others
-            self._logger.error("log cannot be applied", group=self.group, exc_info=error)
+            _logger.error("log cannot be applied", group=self.group, exc_info=error)
             self.fence(f"what follows entry {self.applied_index} cannot be applied: {error!r}")
             return
         self._log.attach(self)
@@ -136,7 +137,7 @@ class Group(Actor):
     def fence(self, reason: str) -> None:
         """End this replica's service; its data stays on disk untouched."""
         if self.role is not Role.FENCED:
-            self._logger.error("replica fenced", group=self.group, reason=reason)
+            _logger.error("replica fenced", group=self.group, reason=reason)
             self.role, self.ready = Role.FENCED, False
             self._unapplied.clear()
             self._fail_reads()
@@ -181,7 +182,7 @@ class Group(Actor):
         try:
             self._machine.apply([entry for entry in entries if entry.kind != KIND_NOOP])
         except Exception as error:  # an entry that cannot be applied is never skipped: this replica stops here
-            self._logger.error("entry cannot be applied", group=self.group, exc_info=error)
+            _logger.error("entry cannot be applied", group=self.group, exc_info=error)
             self.fence(f"entry {entries[0].index} to {entries[-1].index} cannot be applied: {error!r}")
             return
         self.applied_index, self._applied_term = entries[-1].index, entries[-1].term
