@@ -78,9 +78,7 @@ def test_the_broker_ends_with_its_tests_however_they_end(tmp_path: Path, end: st
 
 
 def test_importing_plait_loads_nothing_of_it() -> None:
-    program = (
-        "import plait, sys; print([name for name in sys.modules if name.startswith(('plait.', 'anyio'))])"
-    )
+    program = "import plait, sys; print([name for name in sys.modules if name.startswith(('plait.', 'anyio'))])"
     found = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
     )
