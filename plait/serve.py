@@ -12,8 +12,9 @@ import contextlib
 import errno
 import gc
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 from plait.cli import exits
@@ -68,20 +69,22 @@ def _run(settings: Settings, address: tuple[str, int]) -> int:
     logs.set_up(settings.log.format, settings.log.level)
     try:
         trio.run(_serve, settings, address)
-    except KeyboardInterrupt:  # a second Ctrl-C, while the first one's clean end was under way
+    except KeyboardInterrupt:  # before the loop ran
         return exits.INTERRUPTED
     except (*expected, BaseExceptionGroup) as error:
         causes = list(_causes(error))
+        if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+            return exits.INTERRUPTED
         if not all(isinstance(cause, expected) for cause in causes):
             raise
         exits.complain(_explained(causes[0], settings))
         return exits.FAILED
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all is done: it must not turn a clean end into another
     return exits.DONE
 
 
 async def _serve(settings: Settings, address: tuple[str, int]) -> None:
-    import signal
-
     import trio
 
     from gateways.native.limits import GatewayLimits
@@ -100,11 +103,18 @@ async def _serve(settings: Settings, address: tuple[str, int]) -> None:
             nursery.start_soon(gateway.run, name="native gateway")
             _settle_down()
             _announce(settings, node, native)
-            await signals.__anext__()
+            await anext(signals)
+            nursery.start_soon(_end_at_once_when_asked_again, signals)
             _withdraw_ready_file(settings)
             await gateway.stop()
             await node.close()
             nursery.cancel_scope.cancel()
+
+
+async def _end_at_once_when_asked_again(signals: AsyncIterator[int]) -> None:
+    async for number in signals:
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
 
 
 def _node_settings(settings: Settings) -> NodeSettings:

@@ -72,7 +72,7 @@ def bench(
                 figures.append(figure)
         suite.close()
     except (BrokerFailed, LoadFailed) as error:
-        exits.complain(f"the measurement failed: {error}")
+        exits.complain(f"the measurement failed: {error}\nthe broker said:\n{suite.broker_said()}")
         return exits.FAILED
     finally:
         suite.kill()

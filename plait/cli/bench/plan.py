@@ -34,8 +34,9 @@ class Workload:
 
     stream: int = 2_000_000
     queue: int = 400_000
-    hold: int = 200_000
+    hold: int = 100_000
     """Acknowledged while the backlog is held at its length."""
+    hold_rounds: int = 3
     short_backlog: int = 1_000
     publishes: int = 500
     """Single publishes, each beside a synced write."""
