@@ -23,10 +23,11 @@ from replication.machine import Range
 OUTBOX_PRODUCERS = 1 << 62
 """Producer ids from here on belong to groups' outboxes: this plus the group's number."""
 MOVE_RECORDS = 256
-"""Records moved to the dead-letter queue in one batch. What a batch holds must follow from the log alone: a batch
-that is sent again after a crash is known by its first and last sequence number."""
+"""Records moved to the dead-letter queue in one batch."""
 MOVE_BYTES = 1 << 20
-"""Bytes from which nothing is added to such a batch; likewise."""
+"""Bytes from which a batch of dead letters is not filled up any more; one large record may exceed it."""
+# Both are read by `pack` alone and bind what it makes of the log: a batch that is sent again after a crash is known
+# by its first and last sequence number.
 SEQUENCES = 1 << 31
 """Sequences count up to here and begin again at 0 (KIP-98)."""
 
