@@ -17,6 +17,7 @@ from replication.environment import Buffer, Environment, Memory
 
 T = TypeVar("T")
 LISTEN_BACKLOG_CONNECTIONS = 1024
+"""Connections that the kernel keeps for a listener which has not accepted them yet."""
 PWRITEV_PARTS_MAX = 512
 """Buffers handed to the kernel in one call (Linux's IOV_MAX is 1,024)."""
 

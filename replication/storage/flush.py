@@ -31,6 +31,7 @@ from replication.storage.wal import FOLDER as WAL_FOLDER
 from replication.storage.wal import Wal
 
 PIECE_BYTES = 1 << 20
+"""As below, in bytes."""
 PIECE_ENTRIES = 1024
 """What one call in the thread encodes: short, because it holds the interpreter's lock most of the time."""
 RETRY_MS = 1_000

@@ -33,6 +33,7 @@ COMPACT_BYTES_MAX = 16 << 20
 SMALL_FILE_BYTES = 256 * 1024
 """Size under which files are merged once there are SMALL_FILES_MAX of them."""
 SMALL_FILES_MAX = 16
+"""Small files from which on merging them is worth a new file."""
 
 
 class Janitor:

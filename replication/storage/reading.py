@@ -9,6 +9,7 @@ from replication.storage.format import RECORD_BYTES, SECTOR_BYTES, EntryRow, dec
 from replication.storage.segments import Part, SparseIndex
 
 READ_BYTES_MIN = 64 * 1024
+"""Bytes that one read asks of the disk at the least: the next entries are likely wanted too."""
 READ_BYTES_MAX = 1 << 20
 """Bytes that one read asks of the disk; an entry larger than that is read at once."""
 
