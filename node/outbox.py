@@ -26,8 +26,8 @@ MOVE_RECORDS = 256
 """Records moved to the dead-letter queue in one batch."""
 MOVE_BYTES = 1 << 20
 """Bytes from which a batch of dead letters is not filled up any more; one large record may exceed it."""
-# Both are read by `pack` alone and bind what it makes of the log: a batch that is sent again after a crash is known
-# by its first and last sequence number.
+# What a batch holds follows from these two and the log, and nothing else: one that is sent again after a crash is
+# known by its first and last sequence number.
 SEQUENCES = 1 << 31
 """Sequences count up to here and begin again at 0 (KIP-98)."""
 
