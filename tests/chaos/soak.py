@@ -28,11 +28,15 @@ from plait.cli.output import Progress
 TOPIC_PRODUCERS = 2
 WORKERS = 3
 PREFETCH_RECORDS = 64
-ROUND_RECORDS = 100
-"""Records that a producer sends before it lets the others work."""
-ROUNDS_PER_FLUSH = 3
+TOPIC_ROUND_RECORDS = 250
+"""Records that a producer of the topic sends before it lets the others work."""
+QUEUE_ROUND_RECORDS = 40
+"""The same for the producer of the queue, whose messages are acknowledged one by one."""
+ROUNDS_PER_FLUSH = 8
 """Rounds that are under way together when the answers are waited for."""
-PACE_S = 0.005
+WAL_FILE_SIZE = "1MiB"
+"""Small, so that flushes to segments, compaction and their crashes happen all the time."""
+PACE_S = 0.003
 """Pause of a producer after each round: the load, not the check, should be what is limited."""
 LIFE_S_MAX = 0.6
 """A broker is killed at a random moment within so long after it was ready."""
@@ -137,7 +141,7 @@ class Soak:
     """One run."""
 
     def __init__(self, folder: Path, kills: int, seed: int, quiet: bool = False) -> None:
-        self._broker = BrokerProcess(folder)
+        self._broker = BrokerProcess(folder, ["--storage-wal-file-bytes", WAL_FILE_SIZE])
         self._kills = kills
         self._random = random.Random(seed)
         self._quiet = quiet
@@ -167,6 +171,9 @@ class Soak:
                     workers.cancel_scope.cancel()
                 await self._check(client)
             await trio.to_thread.run_sync(self._broker.stop)
+        except BaseException:
+            print(self._broker.said(), file=sys.stderr)
+            raise
         finally:
             self._broker.kill()
         return self._report
@@ -192,12 +199,13 @@ class Soak:
 
     async def _produce(self, to: Topic | Queue, producer_number: int) -> None:
         account = self._accounts[producer_number]
+        records = QUEUE_ROUND_RECORDS if producer_number == TOPIC_PRODUCERS else TOPIC_ROUND_RECORDS
         async with to.producer(deadline_s=inf, linger_ms=1) as producer:
             while not self._over:
                 for _ in range(ROUNDS_PER_FLUSH):
-                    for number in range(account.sent, account.sent + ROUND_RECORDS):
+                    for number in range(account.sent, account.sent + records):
                         await producer.send(value_of(producer_number, number))
-                    account.sent += ROUND_RECORDS
+                    account.sent += records
                     await trio.sleep(PACE_S)
                 await producer.flush()
                 account.acknowledged = account.sent

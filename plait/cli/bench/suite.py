@@ -126,7 +126,7 @@ class Suite:
         yield from self._restarts(waiting)
 
     def _speeds(self, waiting: int) -> Iterator[Figure]:
-        """The same work on a short and on the long backlog, in turn; medians, as the machine is never quite still."""
+        """The same work on a short and on the long backlog, in turn; medians, as no machine is quite still."""
         done: dict[int, list[Result]] = {WORKLOAD.short_backlog: [], waiting: []}
         records = self._records(WORKLOAD.hold)
         for _ in range(WORKLOAD.hold_rounds):
