@@ -27,7 +27,6 @@ class Counters:
     """DELIVER frames."""
     records_delivered: int = 0
     settles: int = 0
-    other_requests: int = 0
     errors: int = 0
     """ERROR frames."""
     defects: int = 0
