@@ -55,6 +55,7 @@ _WEIGHTS = {
     "apply": (4, 12),
     "retain": (0, 4),
     "delete": (0, 1),
+    "read": (0, 10),
     "wait": (5, 40),
     "drain": (1, 8),
 }

@@ -5,6 +5,7 @@
     many_lives         histories one behind the other on what the crash before left
     failing_disk       EIO and ENOSPC at a drawn operation: nothing succeeds behind it, and nothing acknowledged
                        is lost, nor anything that the next life has shown
+    full_disk          too little room for the history
     rotting_disk       bits, sectors and writes of synced data go bad: reported, never served, never missing
 
 All raise Violation. A campaign's digest is equal for equal seeds, in whatever process.
@@ -21,14 +22,15 @@ import trio
 
 from replication.storage.damage import StorageFailed
 from tests.sim.crash import Survival
-from tests.sim.disk import SimDisk
+from tests.sim.disk import CAPACITY_BYTES, CrashHere, SimDisk
 from tests.sim.faults import CHANGES, Fault, FaultKind, Operation, OperationKind, PlannedFaults
 from tests.sim.history import History, Shape, random_history
 from tests.sim.ledger import Ledger, LogState, Reading
 from tests.sim.run import run_sim
-from tests.sim.storage_world import Life, Violation, examine, opened
+from tests.sim.storage_world import Life, Violation, examine, opened, small_limits
 
 SURVIVALS = tuple(Survival)
+CRASHES = (FaultKind.CRASH_BEFORE, FaultKind.CRASH_DURING, FaultKind.CRASH_AFTER)
 RECOVERY_CRASHES = 3
 """Crashes during each recovery that is crashed at all."""
 SETTLE_S = 1.0
@@ -82,7 +84,8 @@ def _record(disk: SimDisk, reading: Callable[[], dict[int, Reading]], every: int
 
 
 def live(history: History, disk: SimDisk, ledger: Ledger, tally: Tally, *, rest: bool = True) -> Life:
-    """Run one life of the history on the disk, and leave it as a killed process does."""
+    """Run one life of the history on the disk, and leave it as a killed process does: if nothing else kills it,
+    at the end."""
     life = Life(disk, ledger)
 
     async def world(random: Random) -> None:
@@ -94,7 +97,10 @@ def live(history: History, disk: SimDisk, ledger: Ledger, tally: Tally, *, rest:
 
     tally.histories += 1
     try:
-        run_sim(history.seed, world)
+        with small_limits():
+            run_sim(history.seed, world)
+    except CrashHere:
+        pass
     finally:
         tally.note("life", disk.digest(), disk.operations, sorted(ledger.reading()))
     return life
@@ -116,7 +122,8 @@ def recover(
             return await examine(store, possible, rotten=rotten)
 
     tally.recoveries += 1
-    found = run_sim(seed, world)
+    with small_limits():
+        found = run_sim(seed, world)
     tally.damaged += len(possible) - len(found)
     tally.note("recovery", disk.digest(), [(group, len(state.entries)) for group, state in found.items()])
     return found
@@ -128,13 +135,14 @@ def crash_everywhere(
     *,
     survivals: Sequence[Survival] | None = None,
     only: Callable[[int], bool] = lambda _: True,
+    make_disk: Callable[..., SimDisk] = SimDisk,
 ) -> None:
     """Crash one history before each of its changes of the disk that `only` names by number.
 
     Without `survivals` one way is drawn for each; every fourth recovery is crashed in turn.
     """
     random = Random(history.seed)
-    disk = SimDisk(Random(random.getrandbits(64)), sector_bytes=history.shape.sector_bytes)
+    disk = make_disk(Random(random.getrandbits(64)), sector_bytes=history.shape.sector_bytes)
     ledger = Ledger()
     moments = _record(disk, ledger.reading)
     live(history, disk, ledger, tally)
@@ -183,10 +191,14 @@ def many_lives(seed: int, lives: int, steps: int, tally: Tally) -> None:
     for number in range(lives):
         history = replace(random_history(random.getrandbits(64), steps), shape=shape)
         moments = _record(disk, ledger.reading)
+        if random.random() < 0.3:  # the process really dies in the middle; else its end is chosen afterwards
+            disk.faults = PlannedFaults(
+                [Fault(random.randrange(1, 200), random.choice(CRASHES), random.getrandbits(16))]
+            )
         with _telling(f"life {number} of seed {seed}"):
             live(history, disk, ledger, tally, rest=random.random() < 0.5)
             moments.append(Moment(None, disk.copy(Random(0)), ledger.reading()))
-            moment = random.choice(moments) if random.random() < 0.8 else moments[-1]
+            moment = moments[-1] if disk.struck or random.random() < 0.2 else random.choice(moments)
             survival = random.choice(SURVIVALS)
             with _telling(f"crashed before {moment.operation}, {survival}"):
                 after, found = _crash(history, moment, ledger, survival, random.getrandbits(64), tally)
@@ -221,6 +233,33 @@ def failing_disk(history: History, tally: Tally, fault: Fault) -> None:
             recover(after, history.shape, seed, _shown(found), tally)
 
 
+def full_disk(history: History, tally: Tally) -> None:
+    """Run a history on a disk that is too small for it, then look at what is there, with and without more room."""
+    random = Random(history.seed)
+    capacity_bytes = random.randrange(history.shape.wal_file_bytes, 6 * history.shape.wal_file_bytes)
+    disk = SimDisk(
+        Random(random.getrandbits(64)), sector_bytes=history.shape.sector_bytes, capacity_bytes=capacity_bytes
+    )
+    ledger = Ledger()
+    try:
+        live(history, disk, ledger, tally)
+    except StorageFailed:
+        tally.refused += 1
+    possible = ledger.possible(ledger.reading())
+    for survival in SURVIVALS:
+        seed = random.getrandbits(32)
+        after = disk.copy(Random(0)).crash(survival, Random(seed))
+        with _telling(f"{capacity_bytes} bytes of disk, then {survival}"):
+            try:
+                possible_now = _shown(recover(after, history.shape, seed, possible, tally))
+            except StorageFailed:
+                possible_now = possible
+        with _telling(f"{capacity_bytes} bytes of disk, then {survival}, then more room"):
+            after = after.crash(Survival.NOTHING, random)
+            after.capacity_bytes = CAPACITY_BYTES
+            recover(after, history.shape, seed, possible_now, tally)
+
+
 def drawn_failure(seed: int) -> Fault:
     """A failure of the disk for `failing_disk`."""
     random = Random(seed)
@@ -246,6 +285,20 @@ def rotting_disk(history: History, tally: Tally, rounds: int = 20) -> None:
         what = _rot(after, random) if number else "nothing more"
         with _telling(f"{disk.struck}, then {what}"):
             recover(after, history.shape, number, possible, tally, rotten=bool(number or disk.struck))
+        if number % 4 == 0:
+            _flaky(disk.copy(Random(0)).crash(Survival.NOTHING, random), history.shape, random, possible, tally)
+
+
+def _flaky(disk: SimDisk, shape: Shape, random: Random, possible: dict[int, list[LogState]], tally: Tally) -> None:
+    """One read of a recovery fails; the next recovery must not suffer from what the first one made of it."""
+    disk.faults = PlannedFaults([Fault(random.randrange(1, 60), FaultKind.IO_ERROR, only=OperationKind.READ)])
+    with _telling(f"one read fails: {disk.faults}"):
+        try:
+            recover(disk, shape, 1, possible, tally, rotten=True)
+        except StorageFailed:
+            tally.refused += 1
+    with _telling(f"one read failed before: {disk.struck}"):
+        recover(disk.crash(Survival.NOTHING, random), shape, 1, possible, tally, rotten=True)
 
 
 def _rot(disk: SimDisk, random: Random) -> str:
@@ -284,7 +337,7 @@ class _telling:  # noqa: N801 - reads as a phrase
             raise Violation(f"{self._where}: {type(error).__name__}: {error}") from error
 
 
-CAMPAIGNS = ("crash", "lives", "fail", "rot")
+CAMPAIGNS = ("crash", "lives", "fail", "full", "rot")
 """The kinds of campaign, as scripts name them."""
 
 
@@ -297,6 +350,8 @@ def campaign(kind: str, seed: int, tally: Tally) -> None:
             many_lives(seed, 4, 40, tally)
         elif kind == "fail":
             failing_disk(random_history(seed, 60), tally, drawn_failure(seed))
+        elif kind == "full":
+            full_disk(random_history(seed, 100), tally)
         elif kind == "rot":
             rotting_disk(random_history(seed, 80), tally)
         else:

@@ -7,8 +7,8 @@ examine   reads everything that a recovered store has, and finds the state of th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from random import Random
 
@@ -16,13 +16,14 @@ import trio
 
 from plait.wire.errors import StorageDamaged
 from replication.machine import Checkpoint, Entry
+from replication.storage import flush, janitor, reading, snapshots, wal
 from replication.storage.format import HardState
 from replication.storage.log import GroupLog
 from replication.storage.settings import StorageSettings
 from replication.storage.store import Store
 from tests.sim.disk import CrashHere, SimDisk
 from tests.sim.environment import sim_environment
-from tests.sim.history import Shape, Step
+from tests.sim.history import WAIT_US, Shape, Step
 from tests.sim.ledger import (
     KIND_BATCH,
     KIND_SETTLE,
@@ -51,25 +52,58 @@ def settings_of(shape: Shape) -> StorageSettings:
         low_space_bytes=0,
         critical_space_bytes=0,
         janitor_interval_ms=100,
+        compact_below_percent=60,
     )
+
+
+SMALL = {
+    (flush, "PIECE_ENTRIES"): 5,
+    (janitor, "SCRUB_PAUSE_MS"): 200,
+    (janitor, "SMALL_FILES_MAX"): 3,
+    (janitor, "SMALL_FILE_BYTES"): 6_000,
+    (janitor, "READ_BYTES"): 3_000,
+    (janitor, "COMPACT_FILES_MAX"): 4,
+    (reading, "READ_BYTES_MIN"): 512,
+    (snapshots, "CARRY_BELOW_BYTES"): 600,
+    (wal, "WAL_BLOCK_RECORDS"): 24,
+}
+"""Limits of the store's modules that are no settings, and what they are while it is simulated: a history of some
+hundred kilobytes is to reach what is behind them."""
+
+
+@contextmanager
+def small_limits() -> Iterator[None]:
+    """The limits in SMALL are small meanwhile."""
+    before = {place: getattr(*place) for place in SMALL}
+    try:
+        for (module, name), value in SMALL.items():
+            setattr(module, name, value)
+        yield
+    finally:
+        for (module, name), value in before.items():
+            setattr(module, name, value)
 
 
 @asynccontextmanager
 async def opened(disk: SimDisk, shape: Shape, seed: int) -> AsyncIterator[Store]:
-    """A recovered store with its tasks running; at the end its process is killed, nothing is closed."""
+    """A recovered store with its tasks running; at the end its process is killed, nothing is closed.
+
+    Raises CrashHere if the disk kills it before.
+    """
+    ended = False
     try:
         async with trio.open_nursery() as nursery:
             environment = sim_environment(nursery, seed, disk).environment
             store = await Store.open(environment, settings_of(shape))
             environment.tasks.spawn("store", store.run)
             yield store
-            disk.dead = True
+            disk.dead = ended = True
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         _, others = group.split(CrashHere)
         if others is None:
-            if not disk.dead:
-                raise
+            if not ended:
+                raise CrashHere from None
             return
         while isinstance(others, BaseExceptionGroup) and len(others.exceptions) == 1:
             (others,) = others.exceptions
@@ -107,6 +141,10 @@ class Life:
 
     async def run(self, store: Store, steps: Sequence[Step]) -> None:
         """Do the steps."""
+        async with trio.open_nursery() as self._readers:
+            await self._run(store, steps)
+
+    async def _run(self, store: Store, steps: Sequence[Step]) -> None:
         self._store = store
         for group, ledger in self.ledger.groups.items():
             state = ledger.latest()
@@ -133,8 +171,7 @@ class Life:
 
     async def _do(self, step: Step) -> None:
         if step.action == "wait":
-            random = Random(step.seed)
-            await trio.sleep(random.choice((0, 0, 100, 1_000, 10_000, 120_000)) / 1e6)
+            await trio.sleep(Random(step.seed).choice(WAIT_US) / 1e6)
         elif step.action == "drain":
             await self.drain()
         elif step.action == "create":
@@ -154,6 +191,8 @@ class Life:
             self._apply(group)
         elif step.action == "retain":
             group.log.retain(group.machine.live_ranges())
+        elif step.action == "read":
+            self._readers.start_soon(_read_beside, group, random)
         elif step.action == "truncate":
             last = len(group.ledger.latest().entries)
             keep = max(last - step.count, group.machine.index)
@@ -209,6 +248,32 @@ class Life:
     def _apply(self, group: _Group) -> None:
         for entry in group.ledger.latest().entries[group.machine.index : group.durable_index]:
             group.machine.apply(entry)
+
+
+async def _read_beside(group: _Group, random: Random) -> None:
+    """Read something while the history goes on: it is what was written, and live marks are there."""
+    before, live = group.ledger.latest(), sorted(group.machine.live)
+    size_bytes = random.choice((1, 3_000, 1 << 20))
+    wanted: int | None = None
+    if live and random.random() < 0.6:
+        wanted = random.choice(live)
+        entries = await group.log.read_marks(wanted, size_bytes)
+    else:
+        first = random.randrange(group.log.first_index, len(before.entries) + 2)
+        entries = await group.log.read(first, size_bytes)
+        if [entry.index for entry in entries] != list(range(first, first + len(entries))):
+            raise Violation(f"read({first}) gives entries {[entry.index for entry in entries]}")
+    after = group.ledger.latest()
+    if not after.exists:
+        return
+    written = {_plain(entry) for entry in (*before.entries, *after.entries)}
+    for entry in entries:
+        if _plain(entry) not in written:
+            raise Violation(f"a read beside the writer gives {_plain(entry)[:5]}, which is not in the log")
+    if wanted in group.machine.live and not any(
+        entry.mark <= wanted < entry.mark + entry.span for entry in entries
+    ):
+        raise Violation(f"a read beside the writer does not find live mark {wanted}")
 
 
 def _entries(step: Step, group: _Group, last: Entry | None, term: int, random: Random) -> tuple[Entry, ...]:

@@ -14,8 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.sim.crash import Survival
+from tests.sim.disk import SimDisk
+from tests.sim.faults import OperationKind
 from tests.sim.history import random_history
+from tests.sim.pages import Inode
 from tests.sim.storage_crashes import CAMPAIGNS, Tally, campaign, crash_everywhere
+from tests.sim.storage_world import Violation
 
 ROOT = Path(__file__).parents[2]
 SEEDS = int(os.environ.get("PLAIT_STORAGE_SEEDS", "6"))
@@ -43,6 +47,23 @@ def test_campaigns_meet_what_they_are_for() -> None:
         campaign("rot", seed, tally)
     assert tally.refused > 0, "a failing disk stopped a store"
     assert tally.damaged > 0, "rot was found"
+
+
+class LyingDisk(SimDisk):
+    """A disk that says "synced" and has synced nothing."""
+
+    def sync(self, name: str, inode: Inode) -> None:
+        """Does nothing."""
+        self.begin(OperationKind.SYNC, name)
+
+
+@pytest.mark.slow
+def test_a_disk_that_lies_about_syncs_is_noticed() -> None:
+    """So a store that forgot one would be."""
+    with pytest.raises(Violation):
+        crash_everywhere(
+            random_history(1, 30), Tally(), survivals=[Survival.NOTHING, Survival.SUBSET], make_disk=LyingDisk
+        )
 
 
 def digest(seed: int) -> str:
