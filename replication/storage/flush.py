@@ -208,11 +208,13 @@ class Flusher:
             if item.log.group in by_group:
                 item.parts.append(by_group[item.log.group])
         if number is not None:
+            self._segment_files.fresh[number] = None
             self._segment_files.add(number, new.salt, new.parts)
 
     def _remove_segments(self, numbers: list[int]) -> None:
         for number in numbers:
             self._segment_files.files.pop(number, None)
+            self._segment_files.fresh.pop(number, None)
             self._environment.disk.unlink(segments.file_name(number))
         self._environment.disk.sync_folder(segments.FOLDER)
 
@@ -282,6 +284,7 @@ class Flusher:
             if clock.monotonic_ns() - since_ns > SLICE_NS:
                 await trio.lowlevel.checkpoint()
                 since_ns = clock.monotonic_ns()
+        self._segment_files.fresh.clear()
         for number in [number for number in self._touched if number <= through]:
             del self._touched[number]
         await self._environment.tasks.offload(LANE, partial(self._snapshot_files.unlink, old))

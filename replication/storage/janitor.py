@@ -76,7 +76,8 @@ class Janitor:
         live_bytes: dict[int, int] = {}
         clock = self._environment.clock
         since_ns = clock.monotonic_ns()
-        seen = set(self._files.files)  # a flush may add files during this
+        # a flush may add files during this, and those of one under way have no logs yet
+        seen = self._files.files.keys() - self._files.fresh.keys()
         for log in list(self._logs.values()):
             dead = [part for part in log.parts if is_dead(log, part)]
             if dead:
@@ -96,7 +97,7 @@ class Janitor:
         candidates: list[int] = []
         small: list[int] = []
         for number, file in self._files.files.items():
-            if number not in live_bytes or number in self._damaged:
+            if number not in live_bytes or number in self._damaged or number in self._files.fresh:
                 continue
             if file.size_bytes < SMALL_FILE_BYTES:
                 small.append(number)

@@ -58,6 +58,8 @@ class SegmentFiles:
         self.files: dict[int, SegmentFile] = {}
         self.retired: dict[int, SegmentFile] = {}
         """No log has a part in them any more; they go when their last reader has gone."""
+        self.fresh: dict[int, None] = {}
+        """Files whose parts a flush has not given to all their logs yet: that no log has one says nothing."""
         self.last_number = 0
         self._open: OrderedDict[int, File] = OrderedDict()
         self._indexes: OrderedDict[tuple[int, int, int], SparseIndex] = OrderedDict()
