@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateways.native.limits import GatewayLimits
 from plait.settings import (
     Settings,
     SettingsError,
@@ -16,6 +17,8 @@ from plait.settings import (
     parse_address,
     parse_size,
 )
+from plait.wire.batch import BatchLimits
+from replication.storage.settings import StorageSettings
 
 
 def test_without_anything_there_are_defaults() -> None:
@@ -160,3 +163,11 @@ def test_every_setting_has_a_description_and_can_be_given_as_text() -> None:
         assert field.description
         text = "|".join(field.choices[:1]) or str(field.default)
         load([field.flag, text], {})
+
+
+def test_defaults_are_those_of_the_server() -> None:
+    settings = Settings()
+    assert settings.connections_max == GatewayLimits().connections_max
+    assert settings.max_record_bytes == BatchLimits().max_record_bytes
+    assert settings.storage.wal_file_bytes == StorageSettings().wal_file_bytes
+    assert settings.storage.min_free_bytes == StorageSettings().low_space_bytes
