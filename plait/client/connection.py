@@ -44,6 +44,8 @@ from plait.wire.messages import (
 
 RECEIVE_BYTES_MAX = 256 * 1024
 """Bytes taken from the socket at once."""
+CLOSE_S = 1.0
+"""Seconds in which a connection is closed in good order."""
 CONNECT_ATTEMPT_S = 5.0
 """Time for one try: TCP connection and handshake."""
 QUIET_S = 10.0
@@ -223,18 +225,20 @@ class Connection:
         stream: Stream | None = None
         core: ConnectionCore[Callback] = ConnectionCore(self._name, self._namespace)
         try:
-            with anyio.fail_after(CONNECT_ATTEMPT_S):
-                stream = await self.outside.connect(*address)
-                await self._shake_hands(stream, core)
-        except (OSError, TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream, PlaitError) as error:
-            self._note(error)
-            if isinstance(error, PlaitError) and not error.retriable:
-                self.fatal = error  # another try would be answered in the same way
-        if core.welcome is not None and stream is not None:
-            await self._live(stream, core)
-        if stream is not None:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(1.0):
-                await stream.aclose()
+            try:
+                with anyio.fail_after(CONNECT_ATTEMPT_S):
+                    stream = await self.outside.connect(*address)
+                    await self._shake_hands(stream, core)
+            except (OSError, TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream, PlaitError) as error:
+                self._note(error)
+                if isinstance(error, PlaitError) and not error.retriable:
+                    self.fatal = error  # another try would be answered in the same way
+            if core.welcome is not None and stream is not None:
+                await self._live(stream, core)
+        finally:
+            if stream is not None:  # also when the client is left: the broker would wait for more from it
+                with anyio.move_on_after(CLOSE_S, shield=True):
+                    await stream.aclose()
         return core.welcome is not None
 
     async def _shake_hands(self, stream: Stream, core: ConnectionCore[Callback]) -> None:
