@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -24,10 +25,10 @@ def with_client(options: Options, work: Callable[[Client], Awaitable[None]]) -> 
 
     async def bounded() -> None:
         if options.timeout is None:
-            await connected()
+            await _interruptible(connected)
         else:
             with trio.fail_after(options.timeout):
-                await connected()
+                await _interruptible(connected)
 
     try:
         trio.run(bounded)
@@ -38,6 +39,28 @@ def with_client(options: Options, work: Callable[[Client], Awaitable[None]]) -> 
     except BaseExceptionGroup as group:
         return _grouped(options, group)
     return exits.DONE
+
+
+async def _interruptible(work: Callable[[], Awaitable[None]]) -> None:
+    """Do the work until Ctrl-C, which then raises KeyboardInterrupt here.
+
+    Python would raise it wherever the program happens to be, and where that is a callback it is lost.
+    """
+    interrupted = False
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def wait_for_it() -> None:
+                nonlocal interrupted
+                await signals.__anext__()
+                interrupted = True
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(wait_for_it)
+            await work()
+            nursery.cancel_scope.cancel()
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 def usage(message: str) -> int:
