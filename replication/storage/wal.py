@@ -312,10 +312,13 @@ class Wal:
         self._advance(header, groups)
 
     async def _write_seal(self) -> None:
-        if self._position + align(BLOCK_HEADER_BYTES + self._echo_bytes()) > self._size_bytes:
-            self._sealed = True  # the next file's header will vouch for this one
-            return
-        await self._write_block([], [], [], (), FLAG_SEAL)
+        """A full file grows by its seal: else rot in its last block could pass for a torn write."""
+        try:
+            await self._write_block([], [], [], (), FLAG_SEAL)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._sealed = True  # nothing was to be saved; the next file's header will vouch for this one
 
     def fail(self, error: OSError) -> StorageFailed:
         """Fence everything: nothing that was not synced by now ever will be. The error to raise."""

@@ -282,7 +282,8 @@ def rotting_disk(history: History, tally: Tally, rounds: int = 20) -> None:
     possible = ledger.possible(ledger.reading())
     for number in range(rounds):
         after = disk.copy(Random(0)).crash(Survival.NOTHING, random)
-        what = _rot(after, random) if number else "nothing more"
+        # a seal that was lost and rot in the block before it: together they look like a torn write
+        what = _rot(after, random, spares="wal/" if disk.struck else "?") if number else "nothing more"
         with _telling(f"{disk.struck}, then {what}"):
             recover(after, history.shape, number, possible, tally, rotten=bool(number or disk.struck))
         if number % 4 == 0:
@@ -301,9 +302,12 @@ def _flaky(disk: SimDisk, shape: Shape, random: Random, possible: dict[int, list
         recover(disk.crash(Survival.NOTHING, random), shape, 1, possible, tally, rotten=True)
 
 
-def _rot(disk: SimDisk, random: Random) -> str:
-    """Damage one file of a disk in place; what was done."""
-    name = random.choice([name for name in disk.names() if disk.content(name)])
+def _rot(disk: SimDisk, random: Random, spares: str) -> str:
+    """Damage one file of a disk in place, none in that folder; what was done."""
+    names = [name for name in disk.names() if disk.content(name) and not name.startswith(spares)]
+    if not names:
+        return "nothing"
+    name = random.choice(names)
     content = disk.content(name)
     used = len(content.rstrip(b"\0")) if random.random() < 0.8 else len(content)
     position = random.randrange(max(used, 1))

@@ -9,16 +9,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from tests.sim.crash import Survival
 from tests.sim.disk import SimDisk
 from tests.sim.faults import OperationKind
-from tests.sim.history import random_history
+from tests.sim.history import History, Shape, Step, random_history
+from tests.sim.ledger import Ledger
 from tests.sim.pages import Inode
-from tests.sim.storage_crashes import CAMPAIGNS, Tally, campaign, crash_everywhere
+from tests.sim.storage_crashes import CAMPAIGNS, Tally, campaign, crash_everywhere, live, recover
 from tests.sim.storage_world import Violation
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +50,22 @@ def test_campaigns_meet_what_they_are_for() -> None:
         campaign("rot", seed, tally)
     assert tally.refused > 0, "a failing disk stopped a store"
     assert tally.damaged > 0, "rot was found"
+
+
+@pytest.mark.slow
+def test_rot_in_the_block_that_fills_a_file_is_no_torn_write() -> None:
+    """The seal behind it has to be there, though the file has no room left for it."""
+    shape = Shape(wal_file_bytes=32_768, segment_own_bytes=4_096, sector_bytes=512)
+    disk, ledger = SimDisk(Random(1)), Ledger()
+    append = Step("append", count=2, size_bytes=7_900)
+    steps = (Step("create"), append, Step("drain"), replace(append, count=1))
+    live(History(1, shape, steps), disk, ledger, Tally())
+    (name,) = [name for name in disk.names() if name.endswith(".wal")]
+    assert len(disk.content(name)) > shape.wal_file_bytes, "the seal has made it grow"
+    after = disk.crash(Survival.NOTHING, Random(1))
+    after.flip(name, shape.wal_file_bytes - 1_000)
+    found = recover(after, shape, 1, ledger.possible(ledger.reading()), Tally(), rotten=True)
+    assert found == {}, "its group is reported damaged"
 
 
 class LyingDisk(SimDisk):
