@@ -105,7 +105,8 @@ class Flusher:
     def now(self) -> None:
         """Flush what waits without waiting for more."""
         if self.full:
-            self.rested = trio.Event()
+            if self.rested.is_set():
+                self.rested = trio.Event()
             self._work.set()
 
     async def run(self) -> None:

@@ -118,19 +118,14 @@ class BlockHeader:
 
 
 @dataclass(slots=True)
-class Record:
-    """One row of a block's table."""
+class Note:
+    """A record that is no entry."""
 
     type: int
-    kind: int
-    span: int
     group: int
     index: int
-    """Of an entry; a hard state's vote; the last index that a truncation keeps."""
+    """A hard state's vote; the last index that a truncation keeps."""
     term: int
-    mark: int
-    length: int
-    payload_crc: int
 
 
 def align(size_bytes: int) -> int:
@@ -294,21 +289,22 @@ def decode_echo(table: memoryview, header: BlockHeader) -> Echo:
     return tuple(blocks)
 
 
-def decode_records(table: memoryview, count: int) -> list[Record]:
+Row = tuple[int, int, int, int, int, int, int, int, int, int, int]
+"""A record as it stands in a table: type, kind, flags, span, group, index, term, mark, length and checksum of the
+payload, own checksum."""
+
+
+def decode_rows(table: memoryview, count: int) -> list[Row]:
     """The records of a table that is whole."""
-    rows = _RECORD_WITH_CRC.iter_unpack(table[: count * RECORD_BYTES])
-    return [
-        Record(kind_of, kind, span, group, index, term, mark, length, payload_crc)
-        for kind_of, kind, _, span, group, index, term, mark, length, payload_crc, _ in rows
-    ]
+    return list(_RECORD_WITH_CRC.iter_unpack(table[: count * RECORD_BYTES]))
 
 
-def decode_records_left(data: memoryview, header: BlockHeader) -> list[Record | None]:
+def decode_rows_left(data: memoryview, header: BlockHeader) -> list[Row | None]:
     """The records of a damaged table, None for each that is damaged itself."""
-    found: list[Record | None] = []
+    found: list[Row | None] = []
     start = header.position + BLOCK_HEADER_BYTES
     for at in range(start, start + header.records * RECORD_BYTES, RECORD_BYTES):
         row = data[at : at + RECORD_BYTES]
         whole = len(row) == RECORD_BYTES and crc32c(row[: _RECORD.size]) == _CRC.unpack_from(row, _RECORD.size)[0]
-        found.append(decode_records(row, 1)[0] if whole else None)
+        found.append(_RECORD_WITH_CRC.unpack(row) if whole else None)
     return found

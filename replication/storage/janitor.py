@@ -44,7 +44,7 @@ class Janitor:
         environment: Environment,
         settings: StorageSettings,
         segment_files: SegmentFiles,
-        logs: Mapping[int, GroupLog],
+        logs: Callable[[], list[GroupLog]],
         fail: Callable[[OSError], Exception],
     ) -> None:
         self._environment = environment
@@ -78,7 +78,7 @@ class Janitor:
         since_ns = clock.monotonic_ns()
         # a flush may add files during this, and those of one under way have no logs yet
         seen = self._files.files.keys() - self._files.fresh.keys()
-        for log in list(self._logs.values()):
+        for log in self._logs():
             dead = [part for part in log.parts if is_dead(log, part)]
             if dead:
                 log.replace_parts(dead, ())
@@ -120,7 +120,7 @@ class Janitor:
         new = NewSegment(self._environment, self._settings, self._files, LANE)
         replaced: list[tuple[GroupLog, Part]] = []
         try:
-            for log in list(self._logs.values()):
+            for log in self._logs():
                 for part in [part for part in log.parts if part.number in numbers]:
                     await self._copy(log, part, new)
                     replaced.append((log, part))

@@ -18,7 +18,7 @@ import trio
 from replication.environment import Clock
 from replication.machine import Checkpoint, Entry, Range
 from replication.storage.damage import INDEX_UNKNOWN, Damage
-from replication.storage.format import HARD_STATE, TRUNCATE, HardState, Record, encode_entries, encode_note
+from replication.storage.format import HARD_STATE, TRUNCATE, HardState, Note, encode_entries, encode_note
 from replication.storage.reading import Rotten
 from replication.storage.segment_files import SegmentFiles
 from replication.storage.segments import Part, file_name
@@ -276,26 +276,34 @@ class GroupLog:
             self.last_index, self.last_term = last.valid_last, last.term_at(last.valid_last)
         self.last_mark = max([self.last_mark, *(part.last_mark for part in self.parts)])
 
-    def restore_entry(self, number: int, entry: Entry) -> bool:
-        """An entry was read from a write-ahead log file. False: entries before it are missing."""
-        if entry.index <= self.last_index:
-            self.forget_after(entry.index - 1, number - 1)
-        follows = entry.index == self.last_index + 1
-        self.last_index, self.last_term = entry.index, entry.term
-        self._note_mark(entry)
-        self.tail.restore(number, entry)
-        return follows
+    def restore_entries(self, number: int, entries: list[Entry]) -> Range | None:
+        """Entries were read from a write-ahead log file; the indexes that are missing before or among them."""
+        missing: Range | None = None
+        start = 0
+        for at, entry in enumerate(entries):
+            if entry.index != self.last_index + 1:
+                if at > start:
+                    self.tail.restore(number, entries[start:at])
+                if entry.index <= self.last_index:
+                    self.forget_after(entry.index - 1, number - 1)
+                else:
+                    missing = self.last_index + 1, entry.index - 1
+                start = at
+            self.last_index, self.last_term = entry.index, entry.term
+            self._note_mark(entry)
+        self.tail.restore(number, entries[start:])
+        return missing
 
     def restore_missing(self, index: int) -> None:
         """An entry of a write-ahead log file is damaged."""
         self.last_index = max(self.last_index, index)
 
-    def restore_note(self, number: int, record: Record) -> None:
+    def restore_note(self, number: int, note: Note) -> None:
         """A hard state or truncation was read from a write-ahead log file."""
-        if record.type == HARD_STATE:
-            self.hard_state = HardState(record.term, record.index)
-        elif record.type == TRUNCATE:
-            self.forget_after(record.index, number - 1)
+        if note.type == HARD_STATE:
+            self.hard_state = HardState(note.term, note.index)
+        elif note.type == TRUNCATE:
+            self.forget_after(note.index, number - 1)
 
     # ---- for the flush and the janitor
 

@@ -25,7 +25,7 @@ from replication.storage.format import (
     SECTOR_BYTES,
     Echo,
     FileHeader,
-    Record,
+    Note,
     decode_file_header,
     encode_entries,
     encode_note,
@@ -42,6 +42,8 @@ from replication.storage.wal import FirstBlock
 
 AGAIN = ".again"
 """End of a file's name for the moment between two."""
+SPARE_BYTES_KEPT = 1 << 20
+"""Unused bytes of a file that may stay in memory because its beginning is in use."""
 LOST = "synced records of the write-ahead log are damaged"
 
 
@@ -94,11 +96,12 @@ class Found:
             return None
         block = FirstBlock(self.last.named() or ())
         for item in self.last.items:
-            if isinstance(item, Record):
+            if isinstance(item, Note):
                 block.table.append(encode_note(item.type, item.group, item.index, item.term))
+                block.records += 1
             else:
-                block.payload_bytes += encode_entries(item[0], item[1:], block.table, block.payloads)
-            block.records += 1
+                block.payload_bytes += encode_entries(*item, block.table, block.payloads)
+                block.records += len(item[1])
         return block
 
 
@@ -202,6 +205,12 @@ def _take_file(content: _LogContent, successor: _LogContent | None, found: Found
         scan = Scan(end=content.size_bytes, last_seq=after.previous_seq + content.size_bytes // SECTOR_BYTES)
     else:
         scan = scan_file(content.data, header, successor.header if successor else None, content.unreadable)
+        if successor is None and content.size_bytes - scan.end > SPARE_BYTES_KEPT and not content.unreadable:
+            # Payloads are slices of what was read: do not hold an almost empty file in memory for them.
+            whole, torn = scan_file(memoryview(bytes(content.data[: scan.end])), header, None), scan.torn
+            assert whole.end == scan.end, "the log ends where it ended before"
+            scan = whole
+            scan.torn = torn
         if scan.torn and successor is not None:
             found.lost.append(Damage(content.name, scan.end, LOST))
     last = scan.items[-1] if scan.items and successor is None else None
@@ -392,17 +401,17 @@ class LogBuilder:
         name = wal.file_name(file.number)
         touched = self.touched[file.number]
         for item in block.items:
-            group = item.group if isinstance(item, Record) else item[0]
+            group = item.group if isinstance(item, Note) else item[0]
             if group in self.deleted:
                 continue
-            if isinstance(item, Record) and item.type == CREATE and group not in self.logs:
+            if isinstance(item, Note) and item.type == CREATE and group not in self.logs:
                 self.logs[group] = self._new_log(group)
             log = self._log(group, Damage(name, block.position, "the group's creation is missing"))
             touched[group] = log
-            if not isinstance(item, Record):
-                index = log.last_index + 1
-                if not log.restore_entry(file.number, item[1]):
-                    log.damaged(Damage(name, block.position, "entries are missing", index, item[1].index - 1))
+            if not isinstance(item, Note):
+                missing = log.restore_entries(file.number, item[1])
+                if missing is not None:
+                    log.damaged(Damage(name, block.position, "entries are missing", *missing))
             elif item.type == DELETE:
                 self._delete(group)
             else:

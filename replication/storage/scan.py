@@ -26,11 +26,12 @@ from replication.storage.format import (
     BlockHeader,
     Echo,
     FileHeader,
-    Record,
+    Note,
+    Row,
     decode_block_header,
     decode_echo,
-    decode_records,
-    decode_records_left,
+    decode_rows,
+    decode_rows_left,
     table_of,
 )
 
@@ -50,8 +51,8 @@ class Block:
 
     position: int
     seq: int
-    items: list[tuple[int, Entry] | Record]
-    """(group, entry) for entries, records for everything else, in order."""
+    items: list[tuple[int, list[Entry]] | Note]
+    """(group, entries) and notes, in order."""
     echo: Echo
     """Groups of the blocks before."""
     bad_payloads: list[BadPayload] = field(default_factory=list)
@@ -64,14 +65,14 @@ class Block:
 
     def groups(self) -> tuple[int, ...]:
         """The groups that the block has something of, each once, in order."""
-        named = (item.group if isinstance(item, Record) else item[0] for item in self.items)
+        named = (item.group if isinstance(item, Note) else item[0] for item in self.items)
         return tuple(dict.fromkeys([*named, *(bad.group for bad in self.bad_payloads)]))
 
     def named(self) -> tuple[int, ...] | None:
         """The groups as the next block's echo names them; None: unknown."""
         if self.lost_records:
             return None
-        gone = {item.group for item in self.items if isinstance(item, Record) and item.type == DELETE}
+        gone = {item.group for item in self.items if isinstance(item, Note) and item.type == DELETE}
         return tuple(group | ECHO_DELETED if group in gone else group for group in self.groups())
 
 
@@ -196,50 +197,54 @@ class _Scanner:
     def _block(self, header: BlockHeader) -> Block:
         table = table_of(self._data, header, self._seed)
         echo: Echo
-        records: Sequence[Record | None]
+        rows: Sequence[Row | None]
         if table is not None:
-            echo, records = decode_echo(table, header), decode_records(table, header.records)
+            echo, rows, lost = decode_echo(table, header), decode_rows(table, header.records), 0
         else:
-            echo, records = (), decode_records_left(self._data, header)
+            echo, rows = (), decode_rows_left(self._data, header)
+            lost = rows.count(None)
         block = Block(header.position, header.seq, [], echo)
         start = header.position + BLOCK_HEADER_BYTES + header.table_bytes
-        _read_payloads(self._data, start, start + header.payload_bytes, records, block)
+        _read_payloads(self._data, start, start + header.payload_bytes, rows, lost, block)
         if table is None and not block.lost_records:
             block.lost_records = 1  # the echo alone is damaged, or the table's checksum: not whole either
         return block
 
 
 def _read_payloads(
-    data: memoryview, position: int, end: int, records: Sequence[Record | None], block: Block
+    data: memoryview, position: int, end: int, rows: Sequence[Row | None], lost: int, block: Block
 ) -> None:
     """Check and slice the payloads that stand one behind the other, as far as their places are known."""
-    items, lost = block.items, records.count(None)
+    items, run, of_group = block.items, list[Entry](), -1
     block.lost_records = lost
-    if lost == 1:  # the one unknown length is what the others leave
-        unknown = end - position - sum(record.length for record in records if record is not None)
-    for at, record in enumerate(records):
-        if record is None:
+    for at, row in enumerate(rows):
+        if row is None:
             if lost > 1:  # everything behind is at an unknown place
-                _bad_rest(records[at:], position, block)
+                _bad_rest(rows[at:], position, block)
                 return
-            position += unknown
-        elif record.type != ENTRY:
-            items.append(record)
-        else:
-            payload = data[position : position + record.length]
-            if len(payload) == record.length and crc32c(payload) == record.payload_crc:
-                entry = Entry(record.index, record.term, record.kind, record.mark, record.span, payload)
-                items.append((record.group, entry))
-            else:
-                block.bad_payloads.append(BadPayload(record.group, record.index, position))
-            position += record.length
-
-
-def _bad_rest(records: Sequence[Record | None], position: int, block: Block) -> None:
-    for record in records:
-        if record is None:
+            position += end - position - sum(later[8] for later in rows[at:] if later is not None)
+            of_group = -1
             continue
-        if record.type == ENTRY:
-            block.bad_payloads.append(BadPayload(record.group, record.index, position))
+        kind_of, kind, _, span, group, index, term, mark, length, payload_crc, _ = row
+        if kind_of != ENTRY:
+            items.append(Note(kind_of, group, index, term))
+            of_group = -1
+            continue
+        payload = data[position : position + length]
+        if crc32c(payload) != payload_crc or len(payload) != length:
+            block.bad_payloads.append(BadPayload(group, index, position))
+            of_group = -1
         else:
-            block.items.append(record)
+            if group != of_group:
+                run, of_group = [], group
+                items.append((group, run))
+            run.append(Entry(index, term, kind, mark, span, payload))
+        position += length
+
+
+def _bad_rest(rows: Sequence[Row | None], position: int, block: Block) -> None:
+    for row in rows:
+        if row is not None and row[0] == ENTRY:
+            block.bad_payloads.append(BadPayload(row[4], row[5], position))
+        elif row is not None:
+            block.items.append(Note(row[0], row[4], row[5], row[6]))

@@ -63,10 +63,10 @@ class Store:
         self._segment_files = SegmentFiles(environment)
         self._snapshot_files = SnapshotFiles(environment)
         self._logs: dict[int, GroupLog] = {}
+        self._dying: dict[int, GroupLog] = {}  # deleted, but not durably: a crash may bring them back
         self._deleted: dict[int, None] = {}
         self._touched: dict[int, dict[int, GroupLog]] = {}
         self._recovered: dict[int, None] = {}
-        self._running = False
 
     @classmethod
     async def open(cls, environment: Environment, settings: StorageSettings | None = None) -> Store:
@@ -107,7 +107,7 @@ class Store:
             self._touched,
             self._space.free,
         )
-        self._janitor = Janitor(environment, settings, self._segment_files, self._logs, self._wal.fail)
+        self._janitor = Janitor(environment, settings, self._segment_files, self._with_data, self._wal.fail)
         self._scrubber = Scrubber(environment, settings, self._segment_files, self._logs)
 
     def _finish(self, found: Found) -> None:
@@ -144,10 +144,16 @@ class Store:
 
         Raises KeyError if there is none.
         """
-        log = self._logs.pop(group)
+        log = self._dying[group] = self._logs.pop(group)
         log.deleted = True
         self._deleted[group] = None
-        self._wal.append(Append(log, [encode_note(DELETE, group)], 1, done=done, deletes=True))
+
+        def deleted(error: Exception | None) -> None:
+            if error is None:
+                del self._dying[group]
+            done(error)
+
+        self._wal.append(Append(log, [encode_note(DELETE, group)], 1, done=deleted, deletes=True))
 
     # ---- how it is doing
 
@@ -187,7 +193,6 @@ class Store:
 
     async def run(self) -> None:
         """Write, flush and tidy until closed. Raises StorageFailed when the disk fails; then the node must end."""
-        self._running = True
         try:
             async with trio.open_nursery() as nursery:
                 for work in (self._wal.keep_spare, self._flusher.run, self._tidy, self._scrubber.run):
@@ -199,12 +204,12 @@ class Store:
             if others is not None:
                 raise
             assert failed is not None, "a group that is split has something on one side"
-            raise _first(failed) from None
+            error = _first(failed)
+            raise error from error.__cause__
 
     async def close(self) -> None:
         """Write what waits and a last seal, then let go of the directory. `run` returns."""
-        if self._running:
-            await self._wal.close()
+        await self._wal.close()
         await self._segment_files.close()
         await self._environment.tasks.offload("wal", partial(self._environment.disk.unlock, LOCK))
 
@@ -244,6 +249,10 @@ class Store:
             len(self._recovered) > self._settings.wal_files_waiting_max
             or entries > self._settings.wal_file_entries
         )
+
+    def _with_data(self) -> list[GroupLog]:
+        """The logs whose files must stay."""
+        return [*self._logs.values(), *self._dying.values()]
 
     def _new_log(self, group: int) -> GroupLog:
         return GroupLog(

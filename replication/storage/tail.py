@@ -87,13 +87,13 @@ class Tail:
             chunks.append(Chunk(NOT_PLACED, entries[0].index))
         chunks[-1].append(entries)
 
-    def restore(self, number: int, entry: Entry) -> None:
-        """Add an entry that was read from a file."""
+    def restore(self, number: int, entries: Sequence[Entry]) -> None:
+        """Add entries without gaps between them that were read from a file."""
         chunks = self.chunks
-        if not chunks or chunks[-1].number != number or chunks[-1].last_index + 1 != entry.index:
-            chunks.append(Chunk(number, entry.index))
-        chunks[-1].append((entry,))
-        self.placed_index = entry.index
+        if not chunks or chunks[-1].number != number or chunks[-1].last_index + 1 != entries[0].index:
+            chunks.append(Chunk(number, entries[0].index))
+        chunks[-1].append(entries)
+        self.placed_index = entries[-1].index
 
     def placed(self, number: int, last_index: int) -> None:
         """Entries up to `last_index` that had no place yet are in that file."""

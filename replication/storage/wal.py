@@ -132,6 +132,7 @@ class Wal:
         self._wake = trio.Event()
         self._ended = trio.Event()
         self._closing = False
+        self._started = False
         self._sealed = True  # nothing was written that a seal would have to vouch for
         self._file: File | None = None
         self._header = continues
@@ -184,7 +185,10 @@ class Wal:
         """Write what waits and a last seal; return when `run` has ended."""
         self._closing = True
         self._wake.set()
-        await self._ended.wait()
+        if self._started:
+            await self._ended.wait()
+        else:
+            await self.run()
         if self._file is not None:
             await self._environment.tasks.offload("wal", self._file.close)
 
@@ -195,6 +199,9 @@ class Wal:
 
     async def run(self) -> None:
         """Write until closed. Raises StorageFailed."""
+        if self._started:
+            return  # it was closed before this task had its first turn
+        self._started = True
         try:
             while await self._rest():
                 batch = self._take()
