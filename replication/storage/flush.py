@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import structlog
 import trio
 
 from replication.environment import Environment, File
@@ -29,6 +30,8 @@ from replication.storage.settings import StorageSettings
 from replication.storage.snapshots import SnapshotFiles, SnapshotRow
 from replication.storage.wal import FOLDER as WAL_FOLDER
 from replication.storage.wal import Wal
+
+_logger = structlog.get_logger("plait.storage")
 
 PIECE_BYTES = 1 << 20
 """As below, in bytes."""
@@ -162,7 +165,7 @@ class Flusher:
     def _capture_log(self, log: GroupLog, through: int) -> Captured:
         if log.deleted:
             return Captured(log, SnapshotRow(log.group, log.hard_state, deleted=True), b"", [], 0, ())
-        checkpoint = log.source.checkpoint() if log.source is not None else None
+        checkpoint = _checkpoint(log)
         if checkpoint is not None and checkpoint.index <= log.snapshot_index:
             checkpoint = None
         old = log.snapshot_row
@@ -412,6 +415,16 @@ def _write_piece(new: NewSegment, piece: Piece, origin: int) -> None:
     for item, start, end in piece:
         kept = [entry for entry in item.entries[start:end] if needed(entry, item.keep_above, item.live)]
         new.add(item.log.group, origin, kept)
+
+
+def _checkpoint(log: GroupLog) -> Checkpoint | None:
+    if log.source is None:
+        return None
+    try:
+        return log.source.checkpoint()
+    except Exception as error:  # one group's defect must not stop the node: without a checkpoint all of it is kept
+        _logger.error("a group cannot be checkpointed", group=log.group, exc_info=error)
+        return None
 
 
 def _live(log: GroupLog, checkpoint: Checkpoint | None) -> Sequence[Range] | None:

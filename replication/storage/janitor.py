@@ -58,6 +58,9 @@ class Janitor:
 
     async def tidy(self) -> None:
         """One round. Raises StorageFailed."""
+        if not self._files.changed and not self._files.retired:
+            return
+        self._files.changed = False
         try:
             live_bytes = await self._survey()
             self.removed += await self._files.remove_retired()
@@ -137,6 +140,7 @@ class Janitor:
         for number in numbers:
             self._files.retire(number)
         self.rewritten += len(numbers)
+        self._files.changed = True
 
     async def _copy(self, log: GroupLog, part: Part, new: NewSegment) -> None:
         """Copy what is needed of a part. Raises Rotten, and then the file is never touched again."""

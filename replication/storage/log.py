@@ -170,8 +170,12 @@ class GroupLog:
         self.source = source
 
     def retain(self, live: Sequence[Range]) -> None:
-        """Only these marks are still needed of what the snapshot covers: files without any may go."""
+        """Only these marks are still needed of what the snapshot covers: files without any may go.
+
+        Threads read the sequence: it must not be changed afterwards.
+        """
         self.live = live
+        self._segments.changed = True
 
     # ---- reading
 
@@ -327,6 +331,7 @@ class GroupLog:
             for cut in self.cuts:
                 if part.origin <= cut.through:
                     part.valid_last = min(part.valid_last, cut.index)
+        self._segments.changed = True
         usable = [part for part in [*self.parts, *parts] if part.valid_last >= part.first_index]
         self.parts = sorted(usable, key=lambda part: part.first_index)
         self._marked = [part for part in self.parts if part.marks]
@@ -343,6 +348,7 @@ class GroupLog:
     def install_snapshot(self, row: SnapshotRow) -> None:
         """A snapshot file is durable."""
         self.snapshot_index, self.snapshot_term = row.index, row.term
+        self._segments.changed = True
 
     @property
     def snapshot_row(self) -> SnapshotRow | None:

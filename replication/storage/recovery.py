@@ -71,6 +71,8 @@ class Found:
     """The last block of all, for which nobody vouches: it is in none of the files, and goes into the next one."""
     cuts: list[tuple[int, int]] = field(default_factory=list)
     """(file, end) of files to be cut to what they have of the log, when the next file is durable."""
+    torn_file: str | None = None
+    """The file in which a write that was never confirmed was cut off."""
     empty: list[int] = field(default_factory=list)
     """Files that have nothing of it."""
 
@@ -213,6 +215,8 @@ def _take_file(content: _LogContent, successor: _LogContent | None, found: Found
             scan.torn = torn
         if scan.torn and successor is not None:
             found.lost.append(Damage(content.name, scan.end, LOST))
+        elif scan.torn:
+            found.torn_file = content.name
     last = scan.items[-1] if scan.items and successor is None else None
     if isinstance(last, Block):
         scan.items.pop()

@@ -60,6 +60,8 @@ class SegmentFiles:
         """No log has a part in them any more; they go when their last reader has gone."""
         self.fresh: dict[int, None] = {}
         """Files whose parts a flush has not given to all their logs yet: that no log has one says nothing."""
+        self.changed = True
+        """True when files may have died or shrunk since the janitor last looked."""
         self.last_number = 0
         self._open: OrderedDict[int, File] = OrderedDict()
         self._indexes: OrderedDict[tuple[int, int, int], SparseIndex] = OrderedDict()

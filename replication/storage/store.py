@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import structlog
 import trio
 
 from replication.environment import Environment
@@ -28,6 +29,8 @@ from replication.storage.space import Pressure, Space
 from replication.storage.wal import Append, Done, Wal
 
 __all__ = ["Pressure", "StorageFailed", "StorageLocked", "StorageSettings", "StorageStatistics", "Store"]
+
+_logger = structlog.get_logger("plait.storage")
 
 LOCK = "lock"
 RECOVERED_REST_MS = 2_000
@@ -63,6 +66,8 @@ class Store:
         self._segment_files = SegmentFiles(environment)
         self._snapshot_files = SnapshotFiles(environment)
         self._logs: dict[int, GroupLog] = {}
+        self._running = self._closed = False
+        self._stopped = trio.Event()
         self._dying: dict[int, GroupLog] = {}  # deleted, but not durably: a crash may bring them back
         self._deleted: dict[int, None] = {}
         self._touched: dict[int, dict[int, GroupLog]] = {}
@@ -88,6 +93,7 @@ class Store:
         except OSError as error:
             environment.disk.unlock(LOCK)
             raise StorageFailed(f"the data directory cannot be opened: {error}") from error
+        store._report(found)
         return store
 
     def _read_disk(self) -> Found:
@@ -121,6 +127,14 @@ class Store:
         self._flusher.damaged = {file.number: None for file in found.files if file.damaged}
         self._recovered = dict.fromkeys(self._flusher.full)
 
+    def _report(self, found: Found) -> None:
+        """Tell people what was found."""
+        if found.torn_file is not None:
+            _logger.warning("a torn write at the end of the log was cut off", file=found.torn_file)
+        for log in self._logs.values():
+            if log.damage is not None:
+                _logger.error("storage is damaged", group=log.group, damage=str(log.damage))
+
     # ---- groups
 
     def groups(self) -> Sequence[int]:
@@ -151,6 +165,7 @@ class Store:
         def deleted(error: Exception | None) -> None:
             if error is None:
                 del self._dying[group]
+                self._segment_files.changed = True
             done(error)
 
         self._wal.append(Append(log, [encode_note(DELETE, group)], 1, done=deleted, deletes=True))
@@ -193,6 +208,9 @@ class Store:
 
     async def run(self) -> None:
         """Write, flush and tidy until closed. Raises StorageFailed when the disk fails; then the node must end."""
+        if self._closed:
+            return
+        self._running = True
         try:
             async with trio.open_nursery() as nursery:
                 for work in (self._wal.keep_spare, self._flusher.run, self._tidy, self._scrubber.run):
@@ -206,10 +224,15 @@ class Store:
             assert failed is not None, "a group that is split has something on one side"
             error = _first(failed)
             raise error from error.__cause__
+        finally:
+            self._stopped.set()
 
     async def close(self) -> None:
-        """Write what waits and a last seal, then let go of the directory. `run` returns."""
+        """Write what waits and a last seal, then let go of the directory, when `run` has returned."""
+        self._closed = True
         await self._wal.close()
+        if self._running:
+            await self._stopped.wait()
         await self._segment_files.close()
         await self._environment.tasks.offload("wal", partial(self._environment.disk.unlock, LOCK))
 

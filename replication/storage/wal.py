@@ -40,12 +40,14 @@ from replication.storage.format import (
 from replication.storage.settings import StorageSettings
 
 FOLDER = "wal"
-WAL_BLOCK_RECORDS = 8192
+WAL_BLOCK_RECORDS = 2048
 """Records of one group commit: bounds the time that building it and answering for it holds the loop."""
 JOIN_PARTS = 64
 """Parts of a write from which on small ones are joined: the kernel takes few large ones faster."""
 JOIN_BELOW_BYTES = 2048
 """Average size of parts that counts as small."""
+SMALL_FILE_BYTES = 1 << 20
+"""Size of a file where the disk has no room for one of the usual size."""
 SPARE_RETRY_MS = 1_000
 """Wait after the disk had no room for the next file."""
 
@@ -189,8 +191,9 @@ class Wal:
             await self._ended.wait()
         else:
             await self.run()
-        if self._file is not None:
-            await self._environment.tasks.offload("wal", self._file.close)
+        file, self._file = self._file, None
+        if file is not None:
+            await self._environment.tasks.offload("wal", file.close)
 
     async def start(self, first: FirstBlock | None, echo: Echo) -> None:
         """Begin the first file, with that block in it. Raises OSError."""
@@ -350,20 +353,20 @@ class Wal:
             await self._environment.tasks.offload("wal", old.close)
         return full
 
-    async def _open_next(self, size_bytes: int, first: FirstBlock | None) -> None:
-        size_bytes = max(size_bytes, self._settings.wal_file_bytes)
+    async def _open_next(self, least_bytes: int, first: FirstBlock | None) -> None:
+        """Begin the next file, with room for at least `least_bytes`."""
         salt = self._environment.random.getrandbits(64)
         after = self._next
         header = FileHeader(after.number, salt, after.previous_number, after.previous_seq, after.previous_end)
-        spare = self._spare if size_bytes == self._settings.wal_file_bytes else None
+        spare = self._spare if least_bytes <= self._settings.wal_file_bytes else None
         if spare is not None:
             self._spare = None
             self._spare_taken.set()
         self._seed = header.seed
-        self._position, self._size_bytes, self._entries = FIRST_BLOCK, size_bytes, 0
+        self._position, self._entries = FIRST_BLOCK, 0
         parts = self._first_parts(first) if first is not None else []
-        start = partial(self._start_file, header, size_bytes, spare, parts)
-        self._file = await self._environment.tasks.offload("wal", start)
+        start = partial(self._start_file, header, least_bytes, spare, parts)
+        self._file, self._size_bytes = await self._environment.tasks.offload("wal", start)
         self._header = header
         self._sealed = True  # the header vouches for everything before, and the file's name for its first block
 
@@ -386,11 +389,11 @@ class Wal:
         self._sealed = bool(header.flags & FLAG_SEAL)
 
     def _start_file(
-        self, header: FileHeader, size_bytes: int, spare: tuple[File, str] | None, parts: list[Buffer]
-    ) -> File:
+        self, header: FileHeader, least_bytes: int, spare: tuple[File, str] | None, parts: list[Buffer]
+    ) -> tuple[File, int]:
         """Blocking. The header is durable under the file's name before any other block is written."""
         disk = self._environment.disk
-        file, name = spare or self._create(f"{FOLDER}/{header.number:012d}.tmp", size_bytes)
+        file, name = spare or self._create(f"{FOLDER}/{header.number:012d}.tmp", least_bytes)
         for place in FILE_HEADER_PLACES:  # one write each: a write that goes astray spares the other
             file.pwrite([encode_file_header(header)], place)
         if parts:
@@ -398,16 +401,20 @@ class Wal:
         file.sync()
         disk.rename(name, file_name(header.number))
         disk.sync_folder(FOLDER)
-        return file
+        return file, file.size()
 
-    def _create(self, name: str, size_bytes: int) -> tuple[File, str]:
-        disk = self._environment.disk
-        try:
-            return disk.create(name, size_bytes), name
-        except OSError as error:
-            if error.errno != errno.ENOSPC or not self._free_space():
-                raise
-            return disk.create(name, size_bytes), name
+    def _create(self, name: str, least_bytes: int) -> tuple[File, str]:
+        """A file of the usual size; where the disk is full without ballast, or else a smaller one."""
+        usual_bytes = max(self._settings.wal_file_bytes, least_bytes)
+        small_bytes = min(max(SMALL_FILE_BYTES, least_bytes), usual_bytes)
+        for size_bytes in (usual_bytes, usual_bytes, small_bytes):
+            try:
+                return self._environment.disk.create(name, size_bytes), name
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                self._free_space()
+        return self._environment.disk.create(name, least_bytes), name
 
     async def _prepare_spare(self) -> None:
         self._spares += 1

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from replication.machine import Entry
+from replication.machine import Checkpoint, Entry
 from replication.real import real_environment
 from replication.storage.damage import StorageFailed, StorageLocked
 from replication.storage.format import HardState
@@ -327,3 +327,34 @@ async def test_on_a_real_disk(tmp_path: Path) -> None:
         assert rows[0][5] == bytes(memory)
         assert rows[1:] == plain(batches(2, 400, 500))
         await store.close()
+
+
+async def test_a_full_disk_can_be_opened_and_written_to_in_small_steps(autojump_clock: MockClock) -> None:
+    disk = SimDisk(Random(1), capacity_bytes=4_000_000)
+    settings = replace(TINY, wal_file_bytes=1_500_000)
+    async with opened(disk) as store:
+        await append(store.create(1), batches(1, 20))
+        await store.close()
+    disk.create("foreign", disk.free_bytes() - 1_200_000).close()
+    disk.sync_folder("")
+    async with opened(disk, settings) as store:
+        log = store.log(1)
+        assert await replayed(log) == plain(batches(1, 20))
+        await append(log, batches(21, 30))
+        await trio.sleep(1)
+        assert store.pressure == "critical"
+
+
+async def test_a_source_that_fails_costs_nothing_but_its_checkpoint(autojump_clock: MockClock) -> None:
+    class Defect:
+        def checkpoint(self) -> Checkpoint | None:
+            raise ValueError("a defect")
+
+    disk = new_disk()
+    async with opened(disk) as store:
+        log = store.create(1)
+        log.attach(Defect())
+        await fill_file(store, log)
+        last = log.last_index
+    async with opened(killed(disk)) as store:
+        assert len(await replayed(store.log(1))) == last
