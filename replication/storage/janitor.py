@@ -238,7 +238,7 @@ class Scrubber:
                 index = entries[-1].index if entries else part.valid_last
             except Rotten as error:
                 log.rotten(part, error)
-                index = error.last_index
+                entries, index = [], error.last_index
             entries_bytes = sum(len(entry.payload) for entry in entries)
             self.bytes_read += entries_bytes
             pause_ns = max(entries_bytes, 1) * 1_000_000_000 // self._bytes_per_s
