@@ -54,7 +54,7 @@ _WEIGHTS = {
     "truncate": (0, 4),
     "apply": (4, 12),
     "retain": (0, 4),
-    "delete": (0, 1),
+    "delete": (0, 2),
     "read": (0, 10),
     "wait": (5, 40),
     "drain": (1, 8),

@@ -35,6 +35,8 @@ RECOVERY_CRASHES = 3
 """Crashes during each recovery that is crashed at all."""
 SETTLE_S = 1.0
 """Simulated rest behind a history, after which seals, flushes and the janitor are done."""
+REST_S = 4.0
+"""Simulated rest of a recovered store, after which it has flushed what it found."""
 
 
 @dataclass(slots=True)
@@ -83,10 +85,12 @@ def _record(disk: SimDisk, reading: Callable[[], dict[int, Reading]], every: int
     return moments
 
 
-def live(history: History, disk: SimDisk, ledger: Ledger, tally: Tally, *, rest: bool = True) -> Life:
-    """Run one life of the history on the disk, and leave it as a killed process does: if nothing else kills it,
-    at the end."""
-    life = Life(disk, ledger)
+def live(
+    history: History, disk: SimDisk, ledger: Ledger, tally: Tally, *, rest: bool = True, used: Sequence[int] = ()
+) -> Life:
+    """Run one life of the history on the disk, and leave it as a killed process does, if nothing kills it before:
+    at the end, after a rest, or after an orderly close."""
+    life = Life(disk, ledger, used)
 
     async def world(random: Random) -> None:
         async with opened(disk, history.shape, random.getrandbits(64)) as store:
@@ -94,6 +98,8 @@ def live(history: History, disk: SimDisk, ledger: Ledger, tally: Tally, *, rest:
             await life.drain()
             if rest:
                 await trio.sleep(SETTLE_S)
+            if random.random() < 0.3:
+                await store.close()
 
     tally.histories += 1
     try:
@@ -115,11 +121,15 @@ def recover(
     *,
     rotten: bool = False,
 ) -> dict[int, LogState]:
-    """Open the disk in a new life and look at everything; the states found."""
+    """Open the disk in a new life and look at everything, sometimes again after a rest; the states found."""
 
     async def world(random: Random) -> dict[int, LogState]:
         async with opened(disk, shape, random.getrandbits(64)) as store:
-            return await examine(store, possible, rotten=rotten)
+            found = await examine(store, possible, rotten=rotten)
+            if random.random() < 0.2:  # long enough for a flush of what no group's owner has attached to
+                await trio.sleep(REST_S)
+                found = await examine(store, _shown(found), rotten=rotten, others=possible)
+            return found
 
     tally.recoveries += 1
     with small_limits():
@@ -285,9 +295,31 @@ def rotting_disk(history: History, tally: Tally, rounds: int = 20) -> None:
         # a seal that was lost and rot in the block before it: together they look like a torn write
         what = _rot(after, random, spares="wal/" if disk.struck else "?") if number else "nothing more"
         with _telling(f"{disk.struck}, then {what}"):
-            recover(after, history.shape, number, possible, tally, rotten=bool(number or disk.struck))
+            rotten = after.copy(Random(0))
+            found = recover(after, history.shape, number, possible, tally, rotten=bool(number or disk.struck))
+            if number % 3 == 2:
+                _live_on(rotten, history.shape, random, possible, found, tally)
         if number % 4 == 0:
             _flaky(disk.copy(Random(0)).crash(Survival.NOTHING, random), history.shape, random, possible, tally)
+
+
+def _live_on(
+    disk: SimDisk,
+    shape: Shape,
+    random: Random,
+    possible: dict[int, list[LogState]],
+    found: dict[int, LogState],
+    tally: Tally,
+) -> None:
+    """A life on a disk where something has rotted: the other groups lose nothing, the damaged ones no more."""
+    history = replace(random_history(random.getrandbits(64), 30), shape=shape)
+    ledger = Ledger(found)
+    with _telling("then a life with the groups that are whole"):
+        live(history, disk, ledger, tally, used=list(possible))
+    later = {group: states for group, states in possible.items() if group not in found}
+    later.update(ledger.possible(ledger.reading()))
+    with _telling("then a life with the groups that are whole, then a power cut"):
+        recover(disk.crash(Survival.NOTHING, random), shape, 1, later, tally, rotten=True)
 
 
 def _flaky(disk: SimDisk, shape: Shape, random: Random, possible: dict[int, list[LogState]], tally: Tally) -> None:

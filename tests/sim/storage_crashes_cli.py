@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from dataclasses import replace
+
+import structlog
 
 from tests.sim.history import History, random_history, shrink
 from tests.sim.storage_crashes import CAMPAIGNS, Tally, campaign, crash_everywhere
@@ -18,6 +21,7 @@ PROGRESS_S = 5.0
 def main() -> int:
     """Run what the command line says; 0 where no promise was broken."""
     options = _arguments()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     first, _, last = options.seeds.partition("..")
     numbers = range(int(first), int(last or first) + 1)
     kinds = CAMPAIGNS if options.campaign == "all" else (options.campaign,)

@@ -7,7 +7,7 @@ examine   reads everything that a recovered store has, and finds the state of th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Container, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -130,9 +130,11 @@ class _Group:
 class Life:
     """One process that does the steps of a history."""
 
-    def __init__(self, disk: SimDisk, ledger: Ledger) -> None:
+    def __init__(self, disk: SimDisk, ledger: Ledger, used: Sequence[int] = ()) -> None:
+        """`used` are group ids that were given before, besides those of the ledger."""
         self.disk = disk
         self.ledger = ledger
+        self._used = max(used, default=0)
         self.failed: Exception | None = None
         """The error that the first refused completion got."""
         self._groups: dict[int, _Group] = {}
@@ -175,7 +177,7 @@ class Life:
         elif step.action == "drain":
             await self.drain()
         elif step.action == "create":
-            number = max([0, *self.ledger.groups]) + 1 + step.seed % 3
+            number = max([self._used, *self.ledger.groups]) + 1 + step.seed % 3
             ledger = self.ledger.group(number)
             ledger.tell(Told("create"))
             self._take(number, self._store.create(number), LogState(exists=True))
@@ -253,6 +255,8 @@ class Life:
 async def _read_beside(group: _Group, random: Random) -> None:
     """Read something while the history goes on: it is what was written, and live marks are there."""
     before, live = group.ledger.latest(), sorted(group.machine.live)
+    if not before.exists:
+        return
     size_bytes = random.choice((1, 3_000, 1 << 20))
     wanted: int | None = None
     if live and random.random() < 0.6:
@@ -297,16 +301,21 @@ def _entries(step: Step, group: _Group, last: Entry | None, term: int, random: R
 
 
 async def examine(
-    store: Store, possible: dict[int, list[LogState]], *, rotten: bool = False
+    store: Store,
+    possible: dict[int, list[LogState]],
+    *,
+    rotten: bool = False,
+    others: Container[int] = (),
 ) -> dict[int, LogState]:
     """The state of the ledger that each group of the store is in; damaged groups are left out.
 
-    Raises Violation where there is none, or where something is damaged though nothing has `rotten`.
+    Raises Violation where there is none, where something is damaged though nothing has `rotten`, and for groups
+    that are neither possible nor among the `others`.
     """
     found: dict[int, LogState] = {}
     groups = list(store.groups())
     for group in groups:
-        if group not in possible:
+        if group not in possible and group not in others:
             raise Violation(f"group {group} was never created")
     for group, states in possible.items():
         if group not in groups:
