@@ -17,6 +17,8 @@ from replication.environment import Buffer
 
 KIND_NOOP = 0
 """The entry with which a new leader opens its term; state machines never see it."""
+KIND_MEMBERSHIP = 255
+"""An entry with the group's new members; state machines never see it."""
 
 
 @dataclass(slots=True)
@@ -27,7 +29,7 @@ class Entry:
     """From 1, without gaps."""
     term: int
     kind: int
-    """The state machine's own number, 1 to 255; 0 is KIND_NOOP."""
+    """The state machine's own number, 1 to 254; 0 is KIND_NOOP, 255 KIND_MEMBERSHIP."""
     mark: int
     """The first key that the payload covers (a partition: its base offset); never falls."""
     span: int

@@ -1,0 +1,53 @@
+"""The log as a Raft core sees it: what is written is visible at once, and durable when the core is told so.
+
+    core ── append, truncate_after (io number) ──> log ──(synced)──> driver ── core.persisted(io number) ──> core
+
+Entries at or below `snapshot_index` are part of the snapshot. They may still be readable, with gaps, and mean
+nothing to the core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from replication.machine import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What a replica must not forget: its term, and whom it voted for in it (0: nobody)."""
+
+    term: int = 0
+    replica: int = 0
+
+
+class Log(Protocol):
+    """A group's log. Only the core writes to it while the core is there."""
+
+    @property
+    def snapshot_index(self) -> int: ...
+
+    @property
+    def last_index(self) -> int:
+        """The last entry's index; the snapshot's where there is none behind it."""
+
+    @property
+    def last_term(self) -> int: ...
+
+    @property
+    def last_mark(self) -> int:
+        """The last mark that an entry covers."""
+
+    def term_at(self, index: int) -> int | None:
+        """From the snapshot's index to the last one; None for any other."""
+
+    def cached(self, first_index: int, max_bytes: int) -> list[Entry] | None:
+        """Entries from `first_index` on, without gaps, up to `max_bytes` but at least one; None: not in memory."""
+
+    def append(self, entries: Sequence[Entry], vote: Vote | None, io: int) -> None:
+        """Add entries behind the last one, and term and vote with them, all or nothing."""
+
+    def truncate_after(self, index: int, io: int) -> None:
+        """Forget what is behind `index`, which is not before the snapshot's."""
