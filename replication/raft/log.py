@@ -23,6 +23,10 @@ class Vote:
     replica: int = 0
 
 
+WALK_ENTRIES = 4_096
+"""Entries looked at, one by one, to find where two logs part; with more, another round goes on from there."""
+
+
 class Log(Protocol):
     """A group's log. Only the core writes to it while the core is there."""
 
@@ -51,3 +55,16 @@ class Log(Protocol):
 
     def truncate_after(self, index: int, io: int) -> None:
         """Forget what is behind `index`, which is not before the snapshot's."""
+
+
+def last_agreeing(log: Log, index: int, term: int) -> int:
+    """The last entry at or before `index` whose term is not above `term`: two logs may agree up to there.
+
+    Stops early after WALK_ENTRIES, or at the snapshot.
+    """
+    for _ in range(WALK_ENTRIES):
+        found = log.term_at(index)
+        if found is None or found <= term:
+            break
+        index -= 1
+    return index

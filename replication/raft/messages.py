@@ -3,8 +3,8 @@
     candidate ── VoteRequest ──> everyone            leader ── Append, Beat, SnapshotOffer, Sleep ──> follower
              <── VoteAnswer ──                              <── AppendAnswer, BeatAnswer, SleepAnswer ──
 
-Each may be lost, doubled, late or out of order. The names follow the Raft papers (Ongaro and Ousterhout 2014, figure
-2; Ongaro's dissertation, chapters 3, 4, 6 and 9), spoken in Plait's words.
+Each may be lost, doubled, late or out of order. The names follow the Raft papers (Ongaro and Ousterhout 2014,
+figure 2; Ongaro's dissertation, chapters 3, 4, 6 and 9), spoken in Plait's words.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Removed:
 
 @dataclass(slots=True)
 class Lost:
-    """The leader has proof that the target lost entries that it had acknowledged: it must not go on under its id."""
+    """The leader can prove that the target lost entries that it had acknowledged: it must not go on as it is."""
 
     source: int
     target: int
