@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def fall_asleep(core: RaftCore, now_ns: int) -> bool:
-    """The leader's beat is due; True if there is none, because the group sleeps."""
+    """The leader's beat is due; True if there is none, because the group sleeps or is asked to."""
     if not _idle(core):
         core.quiet_beats = 0
         return False
@@ -33,7 +33,7 @@ def fall_asleep(core: RaftCore, now_ns: int) -> bool:
     for progress in waking:
         core.send(Sleep(core.replica, progress.replica, core.term, core.log.last_index))
     core.asleep = not waking
-    return core.asleep
+    return True
 
 
 def stir(core: RaftCore, now_ns: int) -> None:
