@@ -90,7 +90,9 @@ class SimDisk:
         faults: Faults | None = None,
         sector_bytes: int = SECTOR_BYTES[0],
         capacity_bytes: int = CAPACITY_BYTES,
+        traced: bool = True,
     ) -> None:
+        """`traced`: every operation goes into the digest."""
         self.random = random
         self.faults: Faults = faults or PlannedFaults()
         self.sector_bytes = sector_bytes
@@ -113,6 +115,7 @@ class SimDisk:
         self._inodes = 0
         self._locked: dict[str, None] = {}
         self._trace = hashlib.sha256()
+        self._traced = traced
 
     # ---- environment.Disk
 
@@ -204,7 +207,9 @@ class SimDisk:
 
     def copy(self, random: Random) -> SimDisk:
         """The same disk at the same moment, with its page cache; without faults, hooks and locks."""
-        other = SimDisk(random, sector_bytes=self.sector_bytes, capacity_bytes=self.capacity_bytes)
+        other = SimDisk(
+            random, sector_bytes=self.sector_bytes, capacity_bytes=self.capacity_bytes, traced=self._traced
+        )
         twins: dict[int, Inode] = {}
 
         def twin(inode: Inode) -> Inode:
@@ -277,7 +282,8 @@ class SimDisk:
             raise CrashHere
         self.operations += 1
         operation = Operation(self.operations, kind, name, position, size_bytes)
-        self._trace.update(f"{kind.value} {name} {position} {size_bytes}\n".encode())
+        if self._traced:
+            self._trace.update(f"{kind.value} {name} {position} {size_bytes}\n".encode())
         self.before(operation)
         self._cost_ns += self.latency_ns(operation)
         fault = self.faults.at(operation)
@@ -296,7 +302,8 @@ class SimDisk:
     def write(self, name: str, inode: Inode, data: bytes, position: int) -> None:
         """A file's pwrite."""
         fault = self.begin(OperationKind.WRITE, name, position, len(data))
-        self._trace.update(data)
+        if self._traced:
+            self._trace.update(data)
         self._fit(name, inode, data, position)
         if fault is None:
             inode.write(self._next(), data, position)

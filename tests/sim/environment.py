@@ -11,7 +11,9 @@ come before or behind it, never into it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
@@ -34,19 +36,26 @@ class SimClock:
     def __init__(self, *, rate: float = 1.0, offset_ns: int = 0, wall_ms: int = EPOCH_MS) -> None:
         self.rate = rate
         self.offset_ns = offset_ns
+        self._since_s = 0.0  # since when it runs at this rate; the offsets are those of that moment
         self._wall_zero_ms = wall_ms
 
     def monotonic_ns(self) -> int:
         """See environment.Clock."""
-        return round(trio.current_time() * 1e9 * self.rate) + self.offset_ns
+        return round((trio.current_time() - self._since_s) * 1e9 * self.rate) + self.offset_ns
 
     def wall_ms(self) -> int:
         """See environment.Clock."""
-        return self._wall_zero_ms + round(trio.current_time() * 1e3 * self.rate)
+        return self._wall_zero_ms + round((trio.current_time() - self._since_s) * 1e3 * self.rate)
 
     def step_wall(self, jump_ms: int) -> None:
         """Somebody set the machine's clock."""
         self._wall_zero_ms += jump_ms
+
+    def set_rate(self, rate: float) -> None:
+        """From now on the clock runs that much faster than simulated time (or slower), without a jump."""
+        self.offset_ns, self._wall_zero_ms = self.monotonic_ns(), self.wall_ms()
+        self._since_s = trio.current_time()
+        self.rate = rate
 
     async def sleep_until(self, deadline_ns: int) -> None:
         """See environment.Clock."""
@@ -55,9 +64,13 @@ class SimClock:
 
 
 class SimTasks:
-    """Tasks in one nursery, and threads that are tasks holding their lane for a seeded time."""
+    """Tasks in one nursery, and threads that are tasks holding their lane for a seeded time.
+
+    All tasks get the context in which this object was made, whoever spawns them: what is in it names their node.
+    """
 
     def __init__(self, nursery: trio.Nursery, random: Random, disk: SimDisk) -> None:
+        self._context = copy_context()
         self._nursery = nursery
         self._random = random
         self._disk = disk
@@ -65,14 +78,18 @@ class SimTasks:
 
     def spawn(self, name: str, run: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """See environment.Tasks."""
-        self._nursery.start_soon(run, *args, name=name)
+        self._context.copy().run(partial(self._nursery.start_soon, run, *args, name=name))
 
     async def offload(self, lane: str, work: Callable[[], T]) -> T:
         """See environment.Tasks. Raises CrashHere instead of returning into a process that is dead."""
         lock = self._lanes.get(lane)
         if lock is None:
             lock = self._lanes[lane] = trio.Lock()
-        async with lock:  # waiters of a trio lock are served in order of arrival
+        try:
+            lock.acquire_nowait()
+        except trio.WouldBlock:
+            await lock.acquire()  # in order of arrival
+        try:
             await self._delay(0)
             try:
                 return work()
@@ -80,6 +97,8 @@ class SimTasks:
                 await self._delay(self._disk.take_cost_ns())
                 if self._disk.dead:
                     raise CrashHere
+        finally:
+            lock.release()
 
     async def _delay(self, cost_ns: int) -> None:
         with trio.CancelScope(shield=True):

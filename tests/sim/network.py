@@ -5,13 +5,17 @@
 
 A cut link behaves as TCP does: what was sent waits, in order, until it is healed; nobody is told. `reset` is what
 a peer's kernel says of a process that died; a host that lost its power says nothing (`crash(host, silent=True)`).
+With `weather` set, what is sent is asked about before it travels: tests/sim/weather.py loses, doubles and delays
+whole frames of some connections.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Sequence
 from random import Random
+from typing import Protocol
 
 import trio
 import trio.abc
@@ -28,49 +32,135 @@ HOST = "sim"
 """The name under which any host reaches itself, besides its own."""
 
 
+class Stretch(Protocol):
+    """What happens to the bytes of one direction of one connection."""
+
+    def judge(self, data: bytes) -> Sequence[tuple[float, bool, bytes]]:
+        """(extra delay in seconds, whether later pieces may overtake it, bytes) of each piece that will arrive."""
+
+
+class Weather(Protocol):
+    """Decides which connections lose what they carry."""
+
+    def stretches(self, source: str, target: str, port: int) -> tuple[Stretch | None, Stretch | None]:
+        """For the two directions of a new connection to that port, there and back; None: it is left alone."""
+
+
 class _Pipe:
     """One direction of a stream."""
 
-    def __init__(self, internet: Internet, source: str, target: str) -> None:
+    __slots__ = (
+        "_changed",
+        "_last",
+        "_scope",
+        "broken",
+        "internet",
+        "link",
+        "pieces",
+        "reader_gone",
+        "size",
+        "stretch",
+    )
+
+    def __init__(self, internet: Internet, source: str, target: str, stretch: Stretch | None) -> None:
         self.internet = internet
         self.link = (source, target)
+        self.stretch = stretch
         self.pieces: deque[tuple[float, bytes]] = deque()
-        """(time of arrival, bytes); b"" is the end."""
+        """(time of arrival, bytes), in order of arrival; b"" is the end."""
         self.size = 0
         self.broken = False
         self.reader_gone = False
-        self.changed = trio.Event()
+        self._last = 0.0  # arrival of the last piece that none may overtake
+        self._changed: trio.Event | None = None
+        self._scope: trio.CancelScope | None = None  # of a reader that waits
 
     def put(self, data: bytes) -> None:
-        last = self.pieces[-1][0] if self.pieces else 0.0
-        arrival = trio.current_time() + self.internet.random.uniform(*DELAY_S)
-        self.pieces.append((max(last, arrival), data))
+        """Send something, which arrives or does not."""
+        if self.stretch is None or not data:
+            self._send(0.0, False, data)
+        else:
+            for delay_s, overtaken, piece in self.stretch.judge(data):
+                self._send(delay_s, overtaken, piece)
+
+    def _send(self, delay_s: float, overtaken: bool, data: bytes) -> None:
+        arrival = trio.current_time() + delay_s + self.internet.random.uniform(*self.internet.delay_s)
+        if overtaken and arrival > self._last:
+            insort(self.pieces, (arrival, data), key=_arrival)
+        else:
+            self._last = arrival = max(self._last, arrival)
+            if self.pieces and self.pieces[-1][0] > arrival:
+                insort(self.pieces, (arrival, data), key=_arrival)
+            else:
+                self.pieces.append((arrival, data))
         self.size += len(data)
-        self.notify()
+        scope = self._scope
+        if scope is not None and arrival < scope.deadline and not self.internet.is_cut(*self.link):
+            scope.deadline = arrival
 
     def notify(self) -> None:
         """Wake whoever waits for anything about this pipe."""
-        self.changed.set()
-        self.changed = trio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def change(self) -> None:
+        """Wait until somebody notifies."""
+        if self._changed is None:
+            self._changed = trio.Event()
+        await self._changed.wait()
+
+    async def wait_for_arrival(self) -> None:
+        """Wait until there may be something to take, or the pipe broke."""
+        wait_s = self.wait_s()
+        with trio.CancelScope(deadline=trio.current_time() + wait_s) as self._scope:
+            try:
+                await self.change()
+            finally:
+                self._scope = None
 
     def take(self, size_bytes: int) -> bytes:
-        """Some of the first piece. The end stays where it is."""
+        """Some of the first piece, or all that has arrived. The end stays where it is."""
         arrival, data = self.pieces[0]
         if not data:
             return b""
-        taken = data[: self.internet.random.randrange(1, min(size_bytes, len(data)) + 1)]
+        internet = self.internet
+        if internet.whole_share and internet.random.random() < internet.whole_share:
+            return self._take_all(size_bytes)
+        taken = data[: internet.random.randrange(1, min(size_bytes, len(data)) + 1)]
         self.pieces.popleft()
         if len(taken) < len(data):
             self.pieces.appendleft((arrival, data[len(taken) :]))
-        self.size -= len(taken)
-        self.notify()
+        self._taken(len(taken))
         return taken
+
+    def _take_all(self, size_bytes: int) -> bytes:
+        now = trio.current_time()
+        taken: list[bytes] = []
+        while size_bytes and self.pieces and self.pieces[0][0] <= now and self.pieces[0][1]:
+            arrival, data = self.pieces.popleft()
+            if len(data) > size_bytes:
+                self.pieces.appendleft((arrival, data[size_bytes:]))
+                data = data[:size_bytes]
+            size_bytes -= len(data)
+            taken.append(data)
+        joined = b"".join(taken)
+        self._taken(len(joined))
+        return joined
+
+    def _taken(self, size_bytes: int) -> None:
+        self.size -= size_bytes
+        self.notify()
 
     def wait_s(self) -> float:
         """Seconds until a reader has something; infinite while the link is cut or nothing was sent."""
         if not self.pieces or self.internet.is_cut(*self.link):
             return float("inf")
         return max(self.pieces[0][0] - trio.current_time(), 0.0)
+
+
+def _arrival(piece: tuple[float, bytes]) -> float:
+    return piece[0]
 
 
 class SimStream(trio.abc.HalfCloseableStream):
@@ -97,7 +187,7 @@ class SimStream(trio.abc.HalfCloseableStream):
                     self._out.put(rest[:room])
                     rest = rest[room:]
                 else:
-                    await self._out.changed.wait()
+                    await self._out.change()
 
     async def wait_send_all_might_not_block(self) -> None:
         """See trio.abc.SendStream."""
@@ -105,7 +195,7 @@ class SimStream(trio.abc.HalfCloseableStream):
         with _one_at_a_time(self._sending):
             self._check(self._out)
             while not self._out.reader_gone and self._out.size >= WINDOW_BYTES:
-                await self._out.changed.wait()
+                await self._out.change()
                 self._check(self._out)
 
     async def send_eof(self) -> None:
@@ -127,11 +217,9 @@ class SimStream(trio.abc.HalfCloseableStream):
         with _one_at_a_time(self._receiving):
             while True:
                 self._check(self._in)
-                wait_s = self._in.wait_s()
-                if wait_s <= 0:
+                if self._in.wait_s() <= 0:
                     return self._in.take(max_bytes or 65_536)
-                with trio.move_on_after(wait_s):
-                    await self._in.changed.wait()
+                await self._in.wait_for_arrival()
 
     async def aclose(self) -> None:
         """See trio.abc.AsyncResource."""
@@ -216,6 +304,11 @@ class Internet:
 
     def __init__(self, random: Random) -> None:
         self.random = random
+        self.delay_s = DELAY_S
+        """Least and greatest time that a piece takes to arrive."""
+        self.whole_share = 0.0
+        """Chance that a read gives all that has arrived instead of some of the first piece."""
+        self.weather: Weather | None = None
         self.listeners: dict[tuple[str, int], SimListener] = {}
         self._cut: dict[tuple[str, str], None] = {}
         self._pipes: list[_Pipe] = []
@@ -229,6 +322,12 @@ class Internet:
         """From now on nothing gets from one host to the other (the other direction is a link of its own)."""
         self._cut[source, target] = None
         self._notify()
+
+    def mend(self, source: str, target: str) -> None:
+        """That link works again; what waited arrives."""
+        if (source, target) in self._cut:
+            del self._cut[source, target]
+            self._notify()
 
     def heal(self) -> None:
         """All links work again; what waited arrives."""
@@ -259,9 +358,11 @@ class Internet:
             pipe.link = ("nowhere", "nowhere")
         self._cut["nowhere", "nowhere"] = None
 
-    def join(self, source: str, target: str) -> tuple[SimStream, SimStream]:
-        """A new connection; the end of the one who asked for it first."""
-        there, back = _Pipe(self, source, target), _Pipe(self, target, source)
+    def join(self, source: str, target: str, port: int = 0) -> tuple[SimStream, SimStream]:
+        """A new connection to a port of the target; the end of the one who asked for it first."""
+        stretches = self.weather.stretches(source, target, port) if self.weather is not None else (None, None)
+        there = _Pipe(self, source, target, stretches[0])
+        back = _Pipe(self, target, source, stretches[1])
         self._pipes += [there, back]
         return SimStream(back, there), SimStream(there, back)
 
@@ -305,7 +406,7 @@ class SimNetwork:
         listener = internet.listeners.get((target, port))
         if listener is None:
             raise OSError(f"{target}:{port}: connection refused")
-        mine, theirs = internet.join(self._host, target)
+        mine, theirs = internet.join(self._host, target, port)
         listener.offer(theirs)
         return mine
 

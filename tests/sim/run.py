@@ -43,11 +43,22 @@ class NeverEnds(Exception):
     """The world took STEPS_MAX steps."""
 
 
-class Trace(trio.abc.Instrument):
-    """A running fingerprint of the schedule, and its last lines for people."""
+class Steps(trio.abc.Instrument):
+    """Counts the steps of all tasks."""
 
     def __init__(self) -> None:
         self.steps = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """See trio.abc.Instrument."""
+        self.steps += 1
+
+
+class Trace(Steps):
+    """A running fingerprint of the schedule, and its last lines for people. Costs as much as the schedule."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.lines: list[str] = []
         self._hash = hashlib.sha256()
         self._first: int | None = None
@@ -83,7 +94,7 @@ class Trace(trio.abc.Instrument):
 class _Watch(trio.abc.Instrument):
     """Ends a run that stands still (MockClock would spin for ever) or that never ends."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Steps) -> None:
         self._trace = trace
         self._stalled = 0
         self._steps = 0
@@ -92,15 +103,17 @@ class _Watch(trio.abc.Instrument):
 
     def before_io_wait(self, timeout: float) -> None:
         """See trio.abc.Instrument."""
-        statistics = trio.lowlevel.current_statistics()
-        still = statistics.tasks_runnable == 0 and statistics.seconds_to_next_deadline == float("inf")
-        moved = self._trace.steps != self._steps
-        self._steps = self._trace.steps
-        self._stalled = self._stalled + 1 if still and not moved else 0
+        if self._trace.steps != self._steps:
+            self._steps = self._trace.steps
+            self._stalled = 0
+            if self._steps > STEPS_MAX:
+                self._end(NeverEnds(f"more than {STEPS_MAX} steps"))
+            return
+        self._stalled += 1
         if self._stalled >= STALLED_ROUNDS:
-            self._end(Deadlock("every task waits for another one:\n" + "\n".join(_waiting())))
-        elif self._trace.steps > STEPS_MAX:
-            self._end(NeverEnds(f"more than {STEPS_MAX} steps"))
+            statistics = trio.lowlevel.current_statistics()
+            if statistics.tasks_runnable == 0 and statistics.seconds_to_next_deadline == float("inf"):
+                self._end(Deadlock("every task waits for another one:\n" + "\n".join(_waiting())))
 
     def _end(self, error: Exception) -> None:
         if self.scope is not None and self.error is None:
@@ -120,13 +133,13 @@ def _waiting() -> Iterator[str]:
             tasks.extend(sorted(nursery.child_tasks, key=lambda child: child.name))
 
 
-def run_sim(seed: int, world: Callable[..., Awaitable[T]], *args: Any, trace: Trace | None = None) -> T:
+def run_sim(seed: int, world: Callable[..., Awaitable[T]], *args: Any, trace: Steps | None = None) -> T:
     """Run `world(random, *args)` with everything that trio draws coming from the seed; its result.
 
     Raises what the world raises, Deadlock where all its tasks wait for each other, NeverEnds beyond STEPS_MAX.
     """
     root = Random(seed)
-    trace = trace or Trace()
+    trace = trace or Steps()
     watch = _Watch(trace)
 
     async def watched() -> T:

@@ -1,0 +1,224 @@
+"""What a run does, as plain data: drawn from a seed, written as JSON, cut down where it fails.
+
+    seed ──> draw() ──> Plan(shape of the cluster, faults with their times) ──> world.run(plan)
+                          │                                                       the same, every time
+                          └──> shrink: fewer faults, shorter, smaller ──> a plan that still fails
+
+Every seed switches on its own mix of faults (swarm testing: Groce and others, 2012), so that a batch meets mixes
+that no average would.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from random import Random
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFault:
+    """One thing that is done to the cluster. Numbers are taken modulo what there is: any list is a plan."""
+
+    at_ms: int
+    kind: str
+    node: int = 0
+    other: int = 0
+    """A second node, or a group."""
+    for_ms: int = 0
+    draw: int = 0
+    """Decides whatever else there is to decide."""
+
+    def __str__(self) -> str:
+        names = [f"{one.name}={getattr(self, one.name)}" for one in fields(self)[2:] if getattr(self, one.name)]
+        return f"{self.kind} {' '.join(names)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The cluster and its work. Times in milliseconds, sizes in bytes."""
+
+    nodes: int = 3
+    voters: int = 3
+    """Initial voters of each group, on the first nodes."""
+    groups: int = 2
+    clients: int = 3
+    safety_ms: int = 6_000
+    """How long faults strike; then everything is healed."""
+    think_ms: int = 120
+    """A client's pause between two operations, in the mean."""
+    read_share: float = 0.2
+    settle_share: float = 0.25
+    keep_every: int = 7
+    """One of so many marks is left alive by those that settle."""
+    payload_bytes: int = 300
+    election_ms: int = 400
+    beat_ms: int = 80
+    append_bytes: int = 4_000
+    window_messages: int = 16
+    wal_file_bytes: int = 65_536
+    segment_own_bytes: int = 8_192
+    sector_bytes: int = 512
+    sync_us: int = 300
+    """Time of one sync of the disk, in the mean."""
+    delay_us: tuple[int, int] = (200, 2_000)
+    crumbs: bool = False
+    """Streams arrive in arbitrary pieces."""
+    clock_rates: tuple[float, ...] = ()
+    sleeps: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a run depends on, besides the code."""
+
+    seed: int
+    layer: str
+    shape: Shape
+    faults: tuple[PlannedFault, ...] = field(default=())
+
+    def to_json(self) -> str:
+        """One line."""
+        faults = [{key: value for key, value in asdict(fault).items() if value != 0} for fault in self.faults]
+        return json.dumps({"seed": self.seed, "layer": self.layer, "shape": asdict(self.shape), "faults": faults})
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """What `to_json` gave."""
+        found: dict[str, Any] = json.loads(text)
+        shape: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in found["shape"].items()
+        }
+        faults = tuple(PlannedFault(**{"at_ms": 0, **fault}) for fault in found["faults"])
+        return cls(found["seed"], found["layer"], Shape(**shape), faults)
+
+
+LONG_MS: Mapping[str, tuple[int, int]] = {
+    "lossy": (300, 2_500),
+    "slow links": (300, 1_500),
+    "cut": (0, 0),
+    "partition": (200, 2_500),
+    "one way": (200, 2_500),
+    "bridge": (300, 2_500),
+    "pause": (20, 2_000),
+    "kill": (10, 1_200),
+    "power cut": (10, 1_200),
+    "power cut everywhere": (10, 600),
+    "sync error": (10, 800),
+    "write error": (10, 800),
+    "no space": (10, 800),
+    "full disk": (200, 1_500),
+    "slow disk": (200, 2_000),
+    "clock rate": (200, 3_000),
+    "wall jump": (0, 0),
+    "rot": (50, 800),
+    "lost write": (0, 0),
+    "misdirected write": (0, 0),
+    "old disk": (50, 600),
+    "empty disk": (50, 600),
+    "move": (0, 0),
+    "grow": (0, 0),
+    "shrink": (0, 0),
+    "transfer": (0, 0),
+    "burst": (0, 0),
+}
+"""Kinds of faults, each with the least and the longest time that one lasts."""
+_RARE = {"power cut everywhere": 0.4, "old disk": 0.4, "empty disk": 0.5, "rot": 0.7}
+"""Weights of what should not be in every plan at full strength."""
+
+
+def draw(seed: int, layer: str = "groups", *, kinds: tuple[str, ...] | None = None) -> Plan:
+    """The plan of a seed; `kinds`: of these faults only."""
+    random = Random(f"plan {layer} {seed}")
+    shape = _shape(random)
+    chosen = list(kinds if kinds is not None else LONG_MS)
+    if kinds is None:
+        chosen = [kind for kind in chosen if random.random() < 0.4] or ["kill", "partition"]
+    weights = [random.uniform(0.2, 1.0) * _RARE.get(kind, 1.0) for kind in chosen]
+    count = round(shape.safety_ms / 1_000 * random.choice((0.5, 1, 1.5, 2.5)))
+    faults: list[PlannedFault] = []
+    for _ in range(count):
+        (kind,) = random.choices(chosen, weights)
+        least, longest = LONG_MS[kind]
+        faults.append(
+            PlannedFault(
+                at_ms=random.randrange(200, shape.safety_ms),
+                kind=kind,
+                node=random.randrange(60),
+                other=random.randrange(60),
+                for_ms=random.randrange(least, longest + 1),
+                draw=random.getrandbits(30),
+            )
+        )
+    return Plan(seed, layer, shape, tuple(sorted(faults, key=lambda fault: fault.at_ms)))
+
+
+def _shape(random: Random) -> Shape:
+    nodes, voters = random.choice(((3, 3), (3, 3), (3, 3), (4, 3), (4, 3), (5, 5), (3, 1), (2, 1)))
+    election_ms = random.choice((250, 400, 400, 750))
+    drift = random.choice((0.0, 0.0, 0.02, 0.1))
+    return Shape(
+        nodes=nodes,
+        voters=voters,
+        groups=random.choice((1, 1, 2, 3)) if nodes < 5 else 1,
+        clients=random.randrange(2, 5),
+        safety_ms=random.choice((2_500, 3_500, 5_000, 7_000)),
+        think_ms=random.choice((60, 120, 250)),
+        read_share=random.choice((0.1, 0.3)),
+        settle_share=random.choice((0.1, 0.3)),
+        keep_every=random.choice((3, 10, 1_000)),
+        payload_bytes=random.choice((50, 300, 2_000)),
+        election_ms=election_ms,
+        beat_ms=election_ms // random.choice((4, 5)),
+        append_bytes=random.choice((500, 4_000, 100_000)),
+        window_messages=random.choice((1, 4, 64)),
+        wal_file_bytes=random.choice((32_768, 65_536, 131_072)),
+        segment_own_bytes=random.choice((4_096, 16_384, 1 << 20)),
+        sector_bytes=random.choice((512, 4_096)),
+        sync_us=random.choice((100, 300, 3_000)),
+        delay_us=random.choice(((100, 500), (200, 2_000), (500, 10_000))),
+        crumbs=random.random() < 0.15,
+        clock_rates=tuple(round(1 + random.uniform(-drift, drift), 4) for _ in range(nodes)),
+        sleeps=random.random() < 0.8,
+    )
+
+
+def shrink(plan: Plan, fails: Callable[[Plan], bool], tries: int = 150) -> Plan:
+    """A smaller plan that still fails: faults are taken out in ever smaller runs (ddmin), then the rest is cut."""
+
+    def attempt(smaller: Plan) -> bool:
+        nonlocal plan, tries
+        if tries <= 0 or smaller == plan:
+            return False
+        tries -= 1
+        if fails(smaller):
+            plan = smaller
+            return True
+        return False
+
+    size = len(plan.faults)
+    while size:
+        at = 0
+        while at < len(plan.faults):
+            if not attempt(replace(plan, faults=plan.faults[:at] + plan.faults[at + size :])):
+                at += size
+        size //= 2
+    last_ms = max((fault.at_ms + fault.for_ms for fault in plan.faults), default=0)
+    attempt(replace(plan, shape=replace(plan.shape, safety_ms=min(last_ms + 200, plan.shape.safety_ms))))
+    for simpler in (
+        {"groups": 1},
+        {"clients": 1},
+        {"clock_rates": ()},
+        {"crumbs": False},
+        {"sleeps": False},
+        {"read_share": 0.0},
+        {"settle_share": 0.0},
+        {"delay_us": (100, 500)},
+    ):
+        attempt(replace(plan, shape=replace(plan.shape, **simpler)))
+    for number, fault in enumerate(plan.faults):
+        if fault.for_ms > 1:
+            shorter = replace(fault, for_ms=fault.for_ms // 2)
+            attempt(replace(plan, faults=(*plan.faults[:number], shorter, *plan.faults[number + 1 :])))
+    return plan

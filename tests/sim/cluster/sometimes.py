@@ -1,0 +1,50 @@
+"""States that a batch of runs must have reached: a run in which nobody was ever elected twice proves nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+GROUP_STATES = (
+    "leader changed",
+    "candidate lost",
+    "leader stepped down without a new one",
+    "leadership transferred",
+    "snapshot installed",
+    "log truncated",
+    "torn tail cut",
+    "joint membership",
+    "membership changed",
+    "membership change reverted",
+    "replica replaced",
+    "damage found",
+    "damage repaired",
+    "node stopped by its disk",
+    "disk full",
+    "older disk refused",
+    "group slept",
+    "group woke",
+    "read answered",
+    "read refused",
+    "outcome unknown",
+    "retry was taken for what it was",
+    "follower caught up from disk",
+    "node paused while it led",
+)
+"""Of the layer of groups."""
+
+
+class Sometimes:
+    """Counts how often each state was reached."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def reached(self, state: str) -> None:
+        """It was, once more."""
+        self.counts[state] += 1
+
+
+def never(counts: Counter[str], expected: Iterable[str]) -> list[str]:
+    """The states that a batch did not reach."""
+    return [state for state in expected if not counts[state]]
