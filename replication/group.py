@@ -1,24 +1,27 @@
-"""One replica of one Raft group: it drives a log and a state machine.
+"""One replica of one Raft group: it drives a core, a log and a state machine.
 
-    propose ──> append to the log ──> (synced) ──> committed ──> apply, in slices ──> state machine
+    propose, messages, time ──> core ──> messages to the other replicas
+                                 │ └──> log ──(synced)──> core
+                                 └──(committed)──> apply, in slices ──> state machine
 
-A group has one replica so far, so an entry is committed when this replica's disk has it. The calls and their
-order are those of a group of any size: what a restart finds in the log is committed, a new term is opened by an
-own entry, and a leader is ready when that entry has been applied.
+A group of one is the same code: it has nobody to ask, so what its disk has is committed.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any, Protocol
 
 import structlog
+import trio
 
-from plait.wire.errors import NotLeader, OutcomeUnknown, StorageDamaged
+from plait.wire.errors import NotLeader, OutcomeUnknown, PlaitError, StorageDamaged, Unavailable
 from replication.actor import Actor, Host, Promise, rejected
+from replication.environment import Tasks
 from replication.machine import (
+    KIND_MEMBERSHIP,
     KIND_NOOP,
     Checkpoint,
     Entry,
@@ -27,107 +30,238 @@ from replication.machine import (
     RoleChange,
     StateMachine,
 )
+from replication.raft.core import RaftCore
+from replication.raft.envelope import unwrap, wrap
+from replication.raft.log import Vote
+from replication.raft.membership import Membership, decode_membership
+from replication.raft.messages import Message, SnapshotOffer
+from replication.raft.output import Output, Standing
+from replication.raft.settings import RaftSettings
+from replication.replica_log import ReplicaLog
+from replication.storage.damage import Damage
 from replication.storage.log import GroupLog, HardState
 
 _logger = structlog.get_logger("plait.replication")
 
 APPLY_ENTRIES = 512
 """Entries applied in one turn; with more waiting the group comes round again, so that others get theirs."""
+REPLAY_BYTES = 256 * 1024
+"""Payload bytes of one read while committed entries are fetched from the disk to be applied."""
+REPLAY_SLICE_NS = 3_000_000
+"""Time after which such work lets others have a turn."""
+REPLAY_SLICE_ENTRIES = 64
+"""Entries applied before the time is looked at."""
+FOUNDING_TERM = 1
+"""Term of the entry that names a new group's first members."""
+
+
+class Links(Protocol):
+    """What carries messages to other replicas."""
+
+    def send(self, group_id: int, node_id: int, message: Message) -> None:
+        """Never blocks; the message may be lost."""
+
+
+class Snapshots(Protocol):
+    """What fetches a snapshot from another node."""
+
+    async def fetch(
+        self, log: GroupLog, node_id: int, offer: SnapshotOffer, agreed_index: int
+    ) -> tuple[int, bytes]:
+        """(index, state) of a snapshot that is durable in the log now, at or behind the one that was offered.
+
+        Raises PlaitError when it could not be had; then the log is as it was.
+        """
+
+
+_TICK = object()
+"""In the mailbox: the core's deadline may have come."""
+_LOOK = object()
+"""In the mailbox: there is news from the core."""
 
 
 class Group(Actor):
-    """Drives one log and one state machine. Open it once, then propose while it leads."""
+    """Drives one replica. Open it once; then propose while it leads."""
 
-    def __init__(self, host: Host, group: int, replica: int, log: GroupLog, machine: StateMachine) -> None:
+    def __init__(
+        self,
+        host: Host,
+        group: int,
+        replica: int,
+        log: GroupLog,
+        machine: StateMachine,
+        tasks: Tasks,
+        random: Random,
+        links: Links | None = None,
+        snapshots: Snapshots | None = None,
+        settings: RaftSettings | None = None,
+    ) -> None:
+        """`links` and `snapshots` may be None in a group that will never have but one member."""
         super().__init__(host, f"group/{group}")
         self.group = group
-        self.term = log.hard_state.term
-        self.role = Role.FOLLOWER
-        self.ready = False
+        self.replica = replica
         self.applied_index = 0
+        self.failure = ""
+        """Why this replica is fenced."""
         self._applied_term = 0
-        self._replica = replica
         self._log = log
         self._machine = machine
-        self._unapplied: deque[Entry] = deque()  # proposed in this term and not applied yet, in order of index
-        self._synced_index = 0  # entries up to here are on disk; applied_index <= _synced_index
-        self._first_of_term = 0
-        self._reads: deque[tuple[int, Promise[int]]] = deque()
+        self._tasks = tasks
+        self._random = random
+        self._links = links
+        self._snapshots = snapshots
+        self._settings = settings or RaftSettings()
+        self._raft_log = ReplicaLog(log, self._synced)
+        self.core: RaftCore | None = None
+        self._nodes: dict[int, int] = {}  # of replicas that it may speak to
+        self._told = Standing(0, Role.FOLLOWER, 0, ready=False)
+        self._catching_up = False
+        self._blind = False  # the state machine has no state: a snapshot could not be read
+        self._reads: dict[int, Promise[int]] = {}  # by ticket
+        self._safe_reads: deque[tuple[int, Promise[int]]] = deque()  # (index, ...) wait to be applied up to there
+        self._changes: list[tuple[int, Promise[None]]] = []
+        self._handing_over: list[Promise[None]] = []
 
-    async def open(self) -> None:
-        """Rebuild the state machine from snapshot and log, then lead. A damaged log fences the replica."""
-        if self._log.damage is not None:
-            self.fence(f"storage is damaged: {self._log.damage}")
-            return
+    async def open(self, initial: Membership | None, *, eager: bool = False) -> None:
+        """Bring back what the log has; `initial`: the members at the founding, for a log without any.
+
+        The state machine gets what is committed, when it is known to be. `eager`: campaign before others do. A
+        replica that cannot serve under its id is fenced.
+        """
         try:
-            await self._rebuild()
+            memberships = await self._recover(initial)
         except StorageDamaged as error:
             self.fence(error.message)
             return
         except Exception as error:  # as in _apply: this replica stops here, and the node serves its others
-            _logger.error("log cannot be applied", group=self.group, exc_info=error)
-            self.fence(f"what follows entry {self.applied_index} cannot be applied: {error!r}")
+            _logger.error("log cannot be read back", group=self.group, exc_info=error)
+            self.fence(f"its snapshot or members cannot be read: {error!r}")
             return
+        state = self._log.hard_state
+        self.core = RaftCore(
+            self.replica,
+            self._raft_log,
+            Vote(state.term, state.vote),
+            memberships,
+            self._settings,
+            self._random,
+            self.host.clock.monotonic_ns(),
+            damaged=self._log.damage is not None,
+            eager=eager,
+        )
+        self._learn_nodes(self.core.membership)
+        self._log.on_damage = self._damaged
         self._log.attach(self)
-        self._campaign()
+        self.post(_TICK)
 
-    async def _rebuild(self) -> None:
-        snapshot = await self._log.load_snapshot()
-        if snapshot is not None:
-            self.applied_index, self._applied_term, state = snapshot
-            self._machine.restore(state)
-        await self._log.replay(self.applied_index, self._replay)
-        self._synced_index = self.applied_index
+    # ---- what it is
 
-    def _replay(self, entries: list[Entry]) -> None:
-        if entries:
-            self._machine.apply([entry for entry in entries if entry.kind != KIND_NOOP])
-            self.applied_index = entries[-1].index
-            self._applied_term = entries[-1].term
+    @property
+    def term(self) -> int:
+        """The term that it knows of."""
+        return self.core.term if self.core is not None else self._log.hard_state.term
 
-    def _campaign(self) -> None:
-        """Open a new term: vote and first entry go to disk together, before anything of that term counts."""
-        self.term = max(self._log.hard_state.term, self._log.last_term) + 1
-        self.role = Role.LEADER
-        self._first_of_term = self._log.last_index + 1
-        self._machine.role_changed(RoleChange(self.term, Role.LEADER, ready=False))
-        noop = Entry(self._first_of_term, self.term, KIND_NOOP, self._log.last_mark, 0, b"")
-        self._append([noop], HardState(self.term, self._replica))
+    @property
+    def role(self) -> Role:
+        """What it is in that term."""
+        if self.failure:
+            return Role.FENCED
+        return self.core.role if self.core is not None else Role.FOLLOWER
+
+    @property
+    def ready(self) -> bool:
+        """It leads, and serves."""
+        return self.core is not None and self.core.ready
+
+    @property
+    def leader_node(self) -> int:
+        """The node on which the leader lives, as far as is known; 0: unknown."""
+        return self._nodes.get(self.core.leader, 0) if self.core is not None else 0
+
+    @property
+    def membership(self) -> Membership:
+        """The members in force."""
+        return self.core.membership if self.core is not None else Membership({})
+
+    @property
+    def asleep(self) -> bool:
+        """Idle, without beats or timers."""
+        return self.core is not None and self.core.asleep
+
+    # ---- asked by those above
 
     def propose(self, proposals: Sequence[Proposal], expected_term: int) -> int:
         """Append to the log as leader of `expected_term`; the index of the first entry.
 
         The state machine sees each when it is committed. Raises NotLeader (nothing was appended) when this
-        replica does not lead that term: what was decided in it must not be appended in another.
+        replica does not lead that term: what was decided in it must not be appended in another; Overloaded when
+        too much waits for a majority.
         """
-        if self.role is not Role.LEADER or self.term != expected_term:
-            raise NotLeader(f"{self.name} does not lead term {expected_term} here; nothing was done; ask again")
-        first = self._log.last_index + 1
-        term = self.term
-        entries = [
-            Entry(index, term, proposal.kind, proposal.mark, proposal.span, proposal.payload)
-            for index, proposal in enumerate(proposals, first)
-        ]
-        self._append(entries, None)
+        if self.core is None:
+            raise NotLeader(f"{self.name} does not lead here; nothing was done; ask again")
+        first = self.core.propose(self.host.clock.monotonic_ns(), proposals, expected_term)
+        self._act()
         return first
 
     def read_index(self) -> Promise[int]:
-        """The index that must be applied before a read that begins now may be answered."""
-        if self.role is not Role.LEADER:
+        """Resolves when a read that began now may be answered: this replica led when it was asked, and everything
+        committed by then is applied. The value is the index that it has applied."""
+        if self.core is None:
             return rejected(NotLeader(f"{self.name} does not lead here; nothing was read; ask again"))
-        promise: Promise[int] = Promise()
-        if self.ready:
-            promise.resolve(self.applied_index)
-        else:
-            self._reads.append((self._first_of_term, promise))
+        try:
+            ticket = self.core.read_index(self.host.clock.monotonic_ns())
+        except PlaitError as error:
+            return rejected(error)
+        promise = self._reads[ticket] = Promise()
+        self._act()
+        return promise
+
+    def change_membership(self, voters: Mapping[int, int], learners: Mapping[int, int]) -> Promise[None]:
+        """Go to these members (replica to node); resolves when the whole change is committed.
+
+        New voters must be learners that have caught up. Rejects with NotLeader, Unavailable or BadRequest when
+        nothing was begun, OutcomeUnknown when leadership went meanwhile.
+        """
+        if self.core is None:
+            return rejected(NotLeader(f"{self.name} does not lead here; nothing was done; ask again"))
+        try:
+            index = self.core.change_membership(self.host.clock.monotonic_ns(), voters, learners, self.core.term)
+        except PlaitError as error:
+            return rejected(error)
+        promise: Promise[None] = Promise()
+        self._changes.append((index, promise))
+        self._act()
+        return promise
+
+    def transfer(self, replica: int) -> Promise[None]:
+        """Hand leadership to a voter; resolves when this replica leads no more. Rejects with NotLeader or
+        Unavailable when it leads on."""
+        if self.core is None:
+            return rejected(NotLeader(f"{self.name} does not lead here; nothing was done; ask again"))
+        if replica == self.replica:
+            return rejected(Unavailable(f"{self.name} leads already; name another replica"))
+        try:
+            self.core.transfer(self.host.clock.monotonic_ns(), replica)
+        except PlaitError as error:
+            return rejected(error)
+        promise: Promise[None] = Promise()
+        self._handing_over.append(promise)
+        self._act()
         return promise
 
     def checkpoint(self) -> Checkpoint | None:
         """What the log needs in order to forget the past (called by the storage at each rotation)."""
-        if self.role is Role.FENCED or self.applied_index == 0:
+        core = self.core
+        if core is None or self._blind or self.applied_index <= self._log.snapshot_index or self.failure:
+            return None
+        membership = next((found for index, found in reversed(core.memberships) if index <= core.commit), None)
+        if membership is None:
             return None
         return Checkpoint(
-            self.applied_index, self._applied_term, self._machine.snapshot(), self._machine.live_entries()
+            self.applied_index,
+            self._applied_term,
+            wrap(membership, self._machine.snapshot()),
+            self._machine.live_entries(),
         )
 
     def release(self) -> None:
@@ -136,62 +270,320 @@ class Group(Actor):
 
     def fence(self, reason: str) -> None:
         """End this replica's service; its data stays on disk untouched."""
-        if self.role is not Role.FENCED:
-            _logger.error("replica fenced", group=self.group, reason=reason)
-            self.role, self.ready = Role.FENCED, False
-            self._unapplied.clear()
-            self._fail_reads()
-            self._machine.role_changed(RoleChange(self.term, Role.FENCED, ready=False, reason=reason))
+        if self.failure:
+            return
+        _logger.error("replica fenced", group=self.group, reason=reason)
+        self.failure = reason
+        term = self.term
+        if self.core is not None:
+            self.core.fence(self.host.clock.monotonic_ns(), reason)
+            self.core.take()
+        self.host.call_off(self)
+        self._leave_office()
+        self._machine.role_changed(RoleChange(term, Role.FENCED, ready=False, reason=reason))
 
     def stop(self) -> None:
-        """End the actor; reads that still wait are answered."""
+        """End the actor; reads and changes that still wait are answered."""
         super().stop()
-        self._fail_reads()
+        self._leave_office()
+
+    # ---- told by the links
+
+    def receive(self, node_id: int, message: Message) -> None:
+        """A message came from a replica on that node."""
+        self._nodes[message.source] = node_id
+        self.post(message)
+
+    def node_down(self, node_id: int) -> None:
+        """A node is silent."""
+        self.post((RaftCore.node_down, node_id))
+
+    def node_up(self, node_id: int) -> None:
+        """A node is heard again."""
+        self.post((RaftCore.node_up, node_id))
+
+    def wake(self) -> None:
+        """Two nodes differ about who is asleep."""
+        self.post((RaftCore.wake,))
+
+    def unreachable(self, node_id: int) -> None:
+        """Messages to that node may have been lost."""
+        for replica, node in self._nodes.items():
+            if node == node_id:
+                self.post((RaftCore.unreachable, replica))
+
+    def members_on(self) -> list[int]:
+        """The other nodes that have a member of this group."""
+        return sorted({node for replica, node in self.membership.members().items() if replica != self.replica})
 
     def summary(self) -> dict[str, Any]:
         """Facts for the log."""
         return {"term": self.term, "role": self.role.value, "applied": self.applied_index}
 
-    def _append(self, entries: list[Entry], hard_state: HardState | None) -> None:
-        self._unapplied.extend(entries)
-        self._log.append(entries, hard_state, partial(self._synced, entries[-1].index))
-
-    def _synced(self, index: int, error: Exception | None) -> None:
-        """Called by the storage, on the loop, in order of append."""
-        if error is not None:
-            self.fence(f"the log could not be written: {error}")
-        else:
-            self._synced_index = index
-            if not self._scheduled:
-                self.post(None)  # the mailbox carries no messages: being drained means "apply what is synced"
+    # ---- the actor
 
     def handle(self, messages: list[Any]) -> None:
-        """Apply what is committed: for a group of one, what is synced."""
-        entries: list[Entry] = []
-        unapplied = self._unapplied
-        while unapplied and unapplied[0].index <= self._synced_index and len(entries) < APPLY_ENTRIES:
-            entries.append(unapplied.popleft())
-        if not entries:
+        """Let the core see what came, then act on what it says."""
+        core = self.core
+        if core is None or self.failure:
             return
-        self._apply(entries)
-        if self.role is Role.LEADER and unapplied and unapplied[0].index <= self._synced_index:
-            self.post(None)
+        now_ns = self.host.clock.monotonic_ns()
+        for message in messages:
+            if message is _LOOK:
+                continue
+            if message is _TICK:
+                core.tick(now_ns)
+            elif isinstance(message, tuple):
+                message[0](core, now_ns, *message[1:])
+            else:
+                core.step(now_ns, message)
+        self._act()
+        self._tell_standing()
+        self._apply_committed()
+        self._act()
+        self._tell_standing()
+        self._answer()
+        self._set_alarm()
 
-    def _apply(self, entries: list[Entry]) -> None:
+    def _synced(self, io: int, error: Exception | None) -> None:
+        """Called by the storage, on the loop, in order of writing."""
+        if error is not None:
+            self.fence(f"the log could not be written: {error}")
+        elif self.core is not None and not self.stopped:
+            self.core.persisted(self.host.clock.monotonic_ns(), io)
+            self._act()
+
+    def _act(self) -> None:
+        """Do at once what the core wants, except what could call back into those that may be calling now."""
+        core = self.core
+        assert core is not None, "there is a core from `open` on"
+        output = core.take()
+        if core.role is Role.FENCED and not self.failure:
+            self.fence(core.failure)
+            return
+        if output.membership is not None:
+            self._learn_nodes(output.membership)
+        for message in output.messages:
+            self._send(message)
+        for replica, first_index in output.wanted:
+            self._tasks.spawn(f"{self.name}/load", self._load, replica, first_index)
+        if output.install is not None:
+            self._tasks.spawn(f"{self.name}/install", self._install, output.install)
+        self._settle_reads(output)
+        news = output.standing is not None or core.commit > self.applied_index or self._safe_reads
+        if news and not self._scheduled:
+            self.post(_LOOK, always=True)
+
+    def _send(self, message: Message) -> None:
+        node_id = self._nodes.get(message.target)
+        if node_id is not None and self._links is not None:
+            self._links.send(self.group, node_id, message)
+
+    def _learn_nodes(self, membership: Membership) -> None:
+        """Former members are remembered until the next change: they may still have to be told something."""
+        self._nodes.update(membership.members())
+
+    def _settle_reads(self, output: Output) -> None:
+        for ticket, index in output.reads:
+            promise = self._reads.pop(ticket)
+            if index <= self.applied_index:
+                promise.resolve(self.applied_index)
+            else:
+                self._safe_reads.append((index, promise))
+        for ticket in output.lost_reads:
+            self._reads.pop(ticket).reject(self._led_elsewhere())
+
+    def _tell_standing(self) -> None:
+        """Tell the state machine what this replica is, before it sees entries of another leader."""
+        core = self.core
+        assert core is not None, "there is a core from `open` on"
+        now = Standing(core.term, core.role, 0, core.ready)
+        if now == self._told or self.failure:
+            return
+        if self._told.role is Role.LEADER and (now.role is not Role.LEADER or now.term != self._told.term):
+            self._leave_office()
+        self._told = now
+        self._machine.role_changed(RoleChange(now.term, now.role, now.ready))
+
+    def _apply_committed(self) -> None:
+        core = self.core
+        assert core is not None, "there is a core from `open` on"
+        if self._blind:
+            self._raft_log.forget_unapplied()
+        if self._catching_up or self._blind or self.applied_index >= core.commit or self.failure:
+            return
+        entries = self._raft_log.take_unapplied(self.applied_index + 1, core.commit, APPLY_ENTRIES)
+        if entries:
+            self._apply(entries)
+            if self.applied_index < core.commit and not self._scheduled:
+                self.post(_LOOK, always=True)
+        else:
+            self._catching_up = True
+            self._tasks.spawn(f"{self.name}/catch up", self._catch_up)
+
+    def _apply(self, entries: Sequence[Entry]) -> None:
+        assert self.core is not None, "there is a core from `open` on"
         assert entries[0].index == self.applied_index + 1, "entries are applied in order, each once"
         try:
-            self._machine.apply([entry for entry in entries if entry.kind != KIND_NOOP])
+            self._machine.apply([entry for entry in entries if entry.kind not in _OWN_KINDS])
         except Exception as error:  # an entry that cannot be applied is never skipped: this replica stops here
             _logger.error("entry cannot be applied", group=self.group, exc_info=error)
             self.fence(f"entry {entries[0].index} to {entries[-1].index} cannot be applied: {error!r}")
             return
         self.applied_index, self._applied_term = entries[-1].index, entries[-1].term
-        if not self.ready and self.applied_index >= self._first_of_term:
-            self.ready = True
-            self._machine.role_changed(RoleChange(self.term, Role.LEADER, ready=True))
-        while self._reads and self._reads[0][0] <= self.applied_index:
-            self._reads.popleft()[1].resolve(self.applied_index)
+        self.core.applied(self.host.clock.monotonic_ns(), self.applied_index)
 
-    def _fail_reads(self) -> None:
-        while self._reads:
-            self._reads.popleft()[1].reject(OutcomeUnknown(f"{self.name} lost its leadership; ask again"))
+    def _answer(self) -> None:
+        """Answer whoever waited for what has happened by now."""
+        core = self.core
+        assert core is not None, "there is a core from `open` on"
+        while self._safe_reads and self._safe_reads[0][0] <= self.applied_index:
+            self._safe_reads.popleft()[1].resolve(self.applied_index)
+        if self._changes and not core.membership.joint and core.membership_index <= core.commit:
+            done, self._changes = self._changes, []
+            for _, promise in done:
+                promise.resolve(None)
+        if self._handing_over and core.role is Role.LEADER and not core.transferring_to:
+            waiting, self._handing_over = self._handing_over, []
+            for handing in waiting:
+                handing.reject(Unavailable(f"{self.name} was not taken over in time; leadership stays; try again"))
+
+    def _set_alarm(self) -> None:
+        assert self.core is not None, "there is a core from `open` on"
+        deadline_ns = self.core.next_deadline_ns()
+        if deadline_ns is None or self.failure:
+            self.host.call_off(self)
+        elif self.alarm_ns is None or deadline_ns < self.alarm_ns:
+            self.host.alarm(deadline_ns, self, _TICK)  # one that rings early is set anew
+
+    def _leave_office(self) -> None:
+        """Leadership is over: whoever waits is answered."""
+        lost = OutcomeUnknown(f"{self.name} lost its leadership; whether it was done is not known; look")
+        for _, changing in self._changes:
+            changing.reject(lost)
+        for handing in self._handing_over:
+            handing.resolve(None)
+        reads = [*self._reads.values(), *(promise for _, promise in self._safe_reads)]
+        self._changes, self._handing_over = [], []
+        self._reads.clear()
+        self._safe_reads.clear()
+        for promise in reads:
+            promise.reject(self._led_elsewhere())
+
+    def _led_elsewhere(self) -> NotLeader:
+        return NotLeader(f"{self.name} is not led here any more; nothing was read; ask again")
+
+    # ---- what takes time
+
+    async def _recover(self, initial: Membership | None) -> list[tuple[int, Membership]]:
+        """The state machine as of the snapshot; all memberships in force since."""
+        log = self._log
+        memberships: list[tuple[int, Membership]] = []
+        snapshot = await log.load_snapshot()
+        if snapshot is not None:
+            index, self._applied_term, state = snapshot
+            membership, machine_state = unwrap(state)
+            self._machine.restore(bytes(machine_state))
+            self.applied_index = index
+            memberships.append((index, membership))
+        if log.last_index == 0 and initial is not None:
+            self._found(initial)
+        await log.replay(log.snapshot_index, lambda entries: memberships.extend(_memberships_in(entries)))
+        return memberships
+
+    def _found(self, initial: Membership) -> None:
+        """A new group: all its first members begin with the same entry."""
+        entry = Entry(1, FOUNDING_TERM, KIND_MEMBERSHIP, 0, 0, initial.encode())
+        self._log.append([entry], HardState(FOUNDING_TERM, 0), self._founded)
+
+    def _founded(self, error: Exception | None) -> None:
+        if error is not None:
+            self.fence(f"the log could not be written: {error}")
+
+    async def _load(self, replica: int, first_index: int) -> None:
+        """Read entries for a follower from the disk."""
+        try:
+            entries = await self._log.read(first_index, self._settings.append_bytes)
+        except StorageDamaged:
+            entries = []  # the log has told `_damaged` of it
+        self._tell_core(RaftCore.loaded, replica, first_index, entries)
+
+    async def _catch_up(self) -> None:
+        """Apply committed entries that are not in memory."""
+        core = self.core
+        assert core is not None, "there is a core from `open` on"
+        since_ns = self.host.clock.monotonic_ns()
+        try:
+            while self.applied_index < core.commit and not self._ended():
+                entries = await self._log.read(self.applied_index + 1, REPLAY_BYTES)
+                for at in range(0, len(entries), REPLAY_SLICE_ENTRIES):
+                    slice_ = [e for e in entries[at : at + REPLAY_SLICE_ENTRIES] if e.index <= core.commit]
+                    if not slice_ or slice_[0].index != self.applied_index + 1 or self._ended():
+                        break
+                    self._apply(slice_)
+                    if self.host.clock.monotonic_ns() - since_ns > REPLAY_SLICE_NS:
+                        await trio.lowlevel.checkpoint()
+                        since_ns = self.host.clock.monotonic_ns()
+        except StorageDamaged as error:
+            self._blind = True
+            if self._is_alone():
+                self.fence(error.message)
+        finally:
+            self._catching_up = False
+        if not self._ended():
+            self.post(_LOOK, always=True)
+
+    async def _install(self, offer: SnapshotOffer) -> None:
+        """Fetch the leader's snapshot, and become what it says."""
+        node_id = self._nodes.get(offer.source)
+        try:
+            if self._snapshots is None or node_id is None:
+                raise Unavailable("there is nobody to fetch a snapshot from")
+            index, state = await self._snapshots.fetch(self._log, node_id, offer, self._agreed_index())
+        except PlaitError as error:
+            _logger.warning("snapshot not installed", group=self.group, error=error.message)
+            self._tell_core(RaftCore.install_failed)
+            return
+        if self._ended():
+            return
+        membership, machine_state = unwrap(state)
+        if index > self.applied_index or self._blind:
+            self._machine.restore(bytes(machine_state))
+            self.applied_index, self._applied_term = index, self._log.snapshot_term
+            self._blind = False
+            self._raft_log.forget_unapplied()
+        if self._log.damage is None:
+            self._tell_core(RaftCore.repaired)
+        self._tell_core(RaftCore.installed, index, membership)
+
+    def _agreed_index(self) -> int:
+        """What the log has up to here is the leader's too."""
+        return self.core.commit if self.core is not None else 0
+
+    def _tell_core(self, door: Any, *args: Any) -> None:
+        """The result of work that took time, at once: nothing may come between it and what it rests on."""
+        if self.core is not None and not self._ended():
+            door(self.core, self.host.clock.monotonic_ns(), *args)
+            self._act()
+            self.post(_LOOK, always=True)
+
+    def _ended(self) -> bool:
+        return self.stopped or bool(self.failure)
+
+    def _is_alone(self) -> bool:
+        members = self.membership.members()
+        return not members or list(members) == [self.replica]
+
+    def _damaged(self, damage: Damage) -> None:
+        """The storage found damage while it runs."""
+        if self._is_alone():
+            self.fence(f"storage is damaged: {damage}")
+        else:
+            self.post((RaftCore.found_damage,), always=True)
+
+
+_OWN_KINDS = (KIND_NOOP, KIND_MEMBERSHIP)
+
+
+def _memberships_in(entries: Sequence[Entry]) -> list[tuple[int, Membership]]:
+    return [(entry.index, decode_membership(entry.payload)) for entry in entries if entry.kind == KIND_MEMBERSHIP]

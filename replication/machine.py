@@ -89,7 +89,7 @@ class StateMachine(Protocol):
         """The state as of the last applied entry; equal states give equal bytes."""
 
     def restore(self, state: bytes) -> None:
-        """Become the state that `snapshot` gave, on a fresh machine."""
+        """Become the state that `snapshot` gave, whatever it was before."""
 
     def live_entries(self) -> Sequence[Range]:
         """Marks whose payloads are still needed."""
