@@ -249,6 +249,8 @@ class Store:
         try:
             await work()
         except StorageFailed:
+            if self._wal.closed:
+                return  # a flush met the end of the log; the next process does it again
             if self._wal.failed is None:
                 raise
             raise self._wal.failed

@@ -134,6 +134,8 @@ class Wal:
         self._wake = trio.Event()
         self._ended = trio.Event()
         self._closing = False
+        self.closed = False
+        """True behind an orderly end of `run`."""
         self._started = False
         self._sealed = True  # nothing was written that a seal would have to vouch for
         self._file: File | None = None
@@ -212,6 +214,7 @@ class Wal:
                     self._on_full(await self._rotate())
                 else:
                     await self._write(batch)
+            self.closed = True
             self.failed = StorageFailed("the write-ahead log is closed")
         except OSError as error:
             raise self.fail(error)
@@ -236,9 +239,10 @@ class Wal:
         """Wait for work; seal when there is none for a while. False: closed, and all is written."""
         while not self._pending:
             if self._closing:
-                if not self._sealed:
-                    await self._write_seal()
-                return False
+                if self._sealed:
+                    return False
+                await self._write_seal()  # what is appended meanwhile is written, too
+                continue
             self._wake = trio.Event()
             if self._sealed:
                 await self._wake.wait()

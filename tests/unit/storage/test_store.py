@@ -19,7 +19,8 @@ from replication.storage.store import Store
 from tests.sim.crash import Survival
 from tests.sim.disk import SimDisk
 from tests.sim.environment import sim_environment
-from tests.sim.faults import Fault, FaultKind, OperationKind, PlannedFaults
+from tests.sim.faults import Fault, FaultKind, Operation, OperationKind, PlannedFaults
+from tests.sim.run import run_sim
 from tests.unit.storage.world import (
     TINY,
     Source,
@@ -265,6 +266,49 @@ async def test_closing_writes_what_waits_and_seals(autojump_clock: MockClock) ->
         assert isinstance(answers[1], StorageFailed)
     async with opened(disk) as store:
         assert store.log(1).last_index == 3
+
+
+async def test_what_is_appended_while_the_last_seal_is_written_is_kept(autojump_clock: MockClock) -> None:
+    disk = new_disk()
+    answers: list[Exception | None] = []
+    async with opened(disk) as store:
+        log = store.create(1)
+        await append(log, [batch(1)])
+        appended = False
+
+        def late(operation: Operation) -> None:
+            nonlocal appended
+            if operation.kind is OperationKind.WRITE and not appended:
+                appended = True
+                log.append([batch(2)], None, answers.append)
+
+        disk.before = late
+        await store.close()
+        assert answers == [None]
+    async with opened(disk) as store:
+        assert store.log(1).last_index == 2
+
+
+def test_closing_during_a_flush_is_no_failure() -> None:
+    """The flush waits for the log's word in the moment in which the log ends."""
+
+    async def world(_: Random, turns: int) -> None:
+        disk = new_disk()
+        async with opened(disk) as store:
+            await append(store.create(1), batches(1, 10))
+            await append(store.log(1), batches(11, 20))
+        async with opened(killed(disk)) as store:
+            assert store.statistics().wal_files_waiting == 1
+            await wait_all_tasks_blocked()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(store.flush)
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+                await store.close()
+                nursery.cancel_scope.cancel()
+
+    for seed in range(40):
+        run_sim(seed, world, seed % 5)
 
 
 async def test_an_entry_larger_than_a_log_file_is_kept(autojump_clock: MockClock) -> None:
