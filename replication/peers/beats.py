@@ -1,12 +1,11 @@
 """Beats between nodes: who is there, and which groups sleep, so that nobody sleeps through a loss. Pure.
 
-    leader's node ── beat: what I lead asleep with you (count and digest per bucket, when changed) ──> follower's node
-                                                                                compares with what sleeps there
-                  <── beat: wake these buckets ── differed for `mismatch_beats` beats, and neither side moved ──
+    leader's node ── beat: what I lead asleep with you, count and digest per bucket ──> follower's node: compares
+                  <── beat: wake these buckets ──   differed for `mismatch_beats`, and neither side moved
 
 Digests do not depend on order: the sum of a 64-bit mix of (group, term). Groups that fall asleep one after the
-other make the sides differ all the time for a moment; cut into buckets, and counted only while neither side's bucket
-changes, that is not taken for a loss. Only buckets that changed are sent: a connection keeps its order.
+other make the sides differ all the time for a moment; cut into buckets, and counted only while neither side's
+bucket changes, that is not taken for a loss. Only buckets that changed are sent: a connection keeps its order.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from plait.wire.errors import BadRequest
-from replication.peers.protocol import NUMBER_MAX
 
 BUCKETS = 64
 """Parts that sleeping groups are compared in, by the group's number."""
@@ -153,6 +151,3 @@ class Rounds:
                 self._differed[bucket] = 0
                 lost.append(bucket)
         return lost
-
-
-assert NUMBER_MAX < _MASK, "digests take all 64 bits and are checked on their own"

@@ -66,20 +66,16 @@ def payload_bytes(message: Message) -> int:
     return sum([len(entry.payload) for entry in message.entries]) if type(message) is Append else 0
 
 
-def encode_messages(batch: Iterable[Addressed], parts: list[Buffer]) -> list[list[Any]]:
-    """The words of each message; the raw bytes are added to `parts`."""
-    words: list[list[Any]] = []
-    for group, message in batch:
-        if type(message) is Append:
-            words.append(_encode_append(group, message, parts))
-        else:
-            tag, read = _READ[type(message)]
-            words.append([tag, group, *read(message)])
-    return words
+def encode_message(group: int, message: Message, parts: list[Buffer]) -> list[Any]:
+    """The words of a message; its raw bytes are added to `parts`. Raises ValueError if it cannot be sent."""
+    if type(message) is Append:
+        return _encode_append(group, message, parts)
+    tag, read = _READ[type(message)]
+    return [tag, group, *read(message)]
 
 
 def decode_messages(words: Sequence[Any], raw: memoryview) -> list[Addressed]:
-    """What `encode_messages` took. Raises BadRequest: the frame is to be thrown away whole."""
+    """The messages that these are. Raises BadRequest: the frame is to be thrown away whole."""
     batch: list[Addressed] = []
     at = 0
     for row in words:

@@ -246,15 +246,15 @@ def _judge_identity(theirs: Identity, mine: Identity, seen_life: int) -> None:
     if theirs.cluster_id != mine.cluster_id:
         raise Refusal(
             "cluster",
-            f"you belong to cluster {theirs.cluster_id!r}, I to {mine.cluster_id!r}: no node is part of two clusters",
+            f"you are of cluster {theirs.cluster_id!r}, I am of {mine.cluster_id!r}: no node is part of both",
         )
     if theirs.node_id == mine.node_id:
         raise Refusal("self", f"you say that you are node {mine.node_id}, and so am I: a node's id is its own")
     if theirs.store_life < seen_life:
         raise Refusal(
             "older_life",
-            f"this node's disk is older than what it was: node {theirs.node_id} comes in life {theirs.store_life} of"
-            f" its store, and life {seen_life} was seen; it must not go on with that disk: let it join as a new node",
+            f"this node's disk is older than what it was: node {theirs.node_id} comes in life {theirs.store_life}"
+            f" of its store, and life {seen_life} was seen; that disk cannot go on: let it join as a new node",
         )
 
 

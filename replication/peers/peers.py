@@ -1,0 +1,408 @@
+"""`Peers`: a node's links to the other nodes of its cluster, and the door at which they knock.
+
+group ── send ──> PeerLink (link.py) ──> node                 node ──> PeerLink ──> receive ──> group
+anyone ── ask ──>                                             node ──> serve(channel) ──> anyone
+News (news.py) ── node_up, node_down, unreachable, wake ──> groups
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import structlog
+import trio
+
+from plait.wire.errors import PlaitError, Unavailable
+from replication.actor import Actor, Host, MailboxFull, Promise, rejected
+from replication.environment import Buffer, Environment
+from replication.peers.beats import Sleepers
+from replication.peers.campaigns import Campaigns
+from replication.peers.channels import Answer, Heard
+from replication.peers.connection import Connection, next_word, say_no
+from replication.peers.counters import Counters
+from replication.peers.link import NS_PER_MS, PeerLink
+from replication.peers.news import GroupMember, News
+from replication.peers.protocol import (
+    Hearing,
+    Hello,
+    Identity,
+    Refusal,
+    Welcome,
+    judge_hello,
+    read_confirm,
+    read_hello,
+)
+from replication.peers.settings import PeerSettings
+from replication.raft.messages import Message
+
+_logger = structlog.get_logger("plait.peers")
+
+ACCEPT_BACKOFF_MS = 100
+"""Milliseconds without accepting after the machine refused a connection (no file descriptors, no memory)."""
+PROCESS_BITS = 62
+"""Size of the number that a process draws for itself."""
+
+Handler = Callable[[int, list[Any], memoryview], Promise[Answer]]
+"""Answers a question of a node: (node, head, payload) to a promise of (head, payload)."""
+
+
+class Peers:
+    """Links to the other nodes of the cluster. Nothing here waits for a node: what cannot be sent is dropped."""
+
+    def __init__(
+        self, environment: Environment, host: Host, identity: Identity, settings: PeerSettings | None = None
+    ) -> None:
+        self.environment = environment
+        self.identity = identity
+        self.settings = settings or PeerSettings()
+        self.counters = Counters()
+        self.process = environment.random.getrandbits(PROCESS_BITS)
+        self.lives: dict[int, int] = {}
+        """Highest life seen of each node; whoever keeps it over restarts fills it in first."""
+        self.on_life: Callable[[int, int], None] = lambda node, life: None
+        """Called when a node is seen in a higher life than before: (node, life)."""
+        self.refusals: dict[int, str] = {}
+        """Why there is no link to a node, for people: the last refusal's sentence, until it is connected."""
+        self._host = host
+        self._links: dict[int, PeerLink] = {}
+        self._members: dict[int, GroupMember] = {}
+        self._news = News(host, self._members)
+        self._handlers: dict[str, Handler] = {}
+        self._forgotten: dict[int, None] = {}
+        self._sleepers: dict[int, tuple[Sleepers, Sleepers]] = {}  # node: led here, led there
+        self._asleep: dict[int, list[Sleepers]] = {}  # group: where it is counted
+        self._line = _Line(host, self._members, Campaigns(self.settings.campaigns_max, self._campaign_ns()))
+        self._listeners: list[trio.abc.Listener[trio.abc.Stream]] = []
+        self._accepting = trio.CancelScope()
+        self._knocking: OrderedDict[int, trio.CancelScope] = OrderedDict()  # oldest first
+        self._knocks = 0
+
+    # the door
+
+    async def listen(self, host: str, port: int) -> tuple[str, int]:
+        """Let other nodes connect; the (host, port) that they can use. Raises OSError."""
+        listeners = await self.environment.network.listen(host, port)
+        self._listeners += listeners
+        for listener in listeners:
+            self.environment.tasks.spawn("peers accept", self._accept, listener)
+        return self.environment.network.address_of(listeners[0])
+
+    async def close(self) -> None:
+        """End everything: first the door, so that those who dial again find that this node is gone."""
+        self._accepting.cancel()
+        with trio.CancelScope(shield=True):  # closing does not wait, and all of them must be closed
+            for listener in self._listeners:
+                await listener.aclose()
+        for scope in list(self._knocking.values()):
+            scope.cancel()
+        for node in sorted(self._links):
+            self._links.pop(node).stop()
+        self._news.stop()
+        self._line.stop()
+
+    # nodes
+
+    def connect_to(self, node: int, host: str, port: int) -> None:
+        """Keep up a link to that node from now on, by way of that address (a new one replaces the old one)."""
+        assert node != self.identity.node_id, "a node has no link to itself"
+        self._forgotten.pop(node, None)
+        link = self._links.get(node) or self._new_link(node)
+        link.connect_to((host, port))
+
+    def forget(self, node: int) -> None:
+        """The node is no part of the cluster any more: end the link, and refuse the node from now on."""
+        self._forgotten[node] = None
+        link = self._links.pop(node, None)
+        if link is not None:
+            link.stop()
+
+    def is_up(self, node: int) -> bool:
+        """The node was heard of within `silence_ms`. This node itself always is."""
+        link = self._links.get(node)
+        return link.up if link is not None else node == self.identity.node_id
+
+    def nodes_up(self) -> list[int]:
+        """All of them, in order, without this one."""
+        return sorted(node for node, link in self._links.items() if link.up)
+
+    # groups
+
+    def add(self, member: GroupMember) -> None:
+        """Messages for the group go to this member from now on; it asks `is_up` for how things stand now."""
+        self._members[member.group] = member
+
+    def remove(self, group: int) -> None:
+        """The group has no replica here any more."""
+        self._members.pop(group, None)
+        self.awake(group)
+        self.campaign_over(group)
+
+    def send(self, group: int, node: int, message: Message) -> None:
+        """Have a message sent to the group's replica on that node, with the end of this turn; it may be dropped."""
+        link = self._links.get(node)
+        if link is None:
+            self.counters.dropped_down += 1
+        else:
+            link.send(group, message)
+
+    def asleep(self, group: int, term: int, leader_node: int, follower_nodes: Iterable[int]) -> None:
+        """The replica fell asleep. On the leader's node, `follower_nodes` are those that agreed.
+
+        Both sides' counts are compared with every beat; a group that sleeps on one side only is woken (`wake`).
+        """
+        self.awake(group)
+        mine = self.identity.node_id
+        if leader_node == mine:
+            places = [self._sleepers_with(node)[0] for node in follower_nodes if node != mine]
+        else:
+            places = [self._sleepers_with(leader_node)[1]]
+        for sleepers in places:
+            sleepers.add(group, term)
+        self._asleep[group] = places
+
+    def awake(self, group: int) -> None:
+        """The replica sleeps no more. To be called whenever it wakes, for whatever reason."""
+        for sleepers in self._asleep.pop(group, ()):
+            sleepers.discard(group)
+
+    def may_campaign(self, group: int) -> bool:
+        """Whether the group may campaign now. False: it stands in line, and `campaign_turn` calls it.
+
+        The place is given back by `campaign_over`, or taken away after `campaign_ms`.
+        """
+        return self._line.may_start(group)
+
+    def campaign_over(self, group: int) -> None:
+        """The group knows a leader, leads, or gave up: it neither needs its place nor stands in line."""
+        self._line.ended(group)
+
+    # channels
+
+    def serve(self, channel: str, handler: Handler) -> None:
+        """Have questions on that channel answered. The handler returns at once; what it raises is answered too."""
+        self._handlers[channel] = handler
+
+    def ask(
+        self, node: int, channel: str, head: list[Any], payload: Sequence[Buffer] = (), timeout_ms: int = 10_000
+    ) -> Promise[Heard]:
+        """Ask a node; a promise of (head, payload). Raises BadRequest for what can never be sent.
+
+        Rejected with Unavailable if the question was not sent whole, OutcomeUnknown if it was and no answer came,
+        Overloaded beyond what may be outstanding, and whatever the other side rejects it with. Buffers of the
+        payload must not change until the promise is done.
+        """
+        link = self._links.get(node)
+        if link is None:
+            return rejected(Unavailable(f"node {node} is not known here; nothing was done"))
+        return link.ask(channel, head, payload, timeout_ms)
+
+    # what links ask (link.Household)
+
+    def seen_life(self, node: int) -> int:
+        """See link.Household."""
+        return self.lives.get(node, 0)
+
+    def saw_life(self, node: int, life: int) -> None:
+        """See link.Household."""
+        self.refusals.pop(node, None)
+        if life > self.lives.get(node, -1):
+            self.lives[node] = life
+            self.on_life(node, life)
+
+    def node_changed(self, node: int, up: bool) -> None:
+        """See link.Household."""
+        self._news.node_changed(node, up)
+
+    def deliver(self, node: int, group: int, message: Message) -> None:
+        """See link.Household."""
+        member = self._members.get(group)
+        if member is None:
+            self.counters.unknown_group += 1
+            return
+        try:
+            member.receive(message)
+        except MailboxFull:
+            self.counters.mailbox_full += 1
+
+    def unreachable(self, node: int, groups: Sequence[int]) -> None:
+        """See link.Household."""
+        self._news.unreachable(node, groups)
+
+    def wake(self, groups: Sequence[int]) -> None:
+        """See link.Household."""
+        self._news.wake(groups)
+
+    def answer(self, node: int, channel: str, head: list[Any], payload: memoryview) -> Promise[Answer]:
+        """See link.Household."""
+        handler = self._handlers.get(channel)
+        if handler is None:
+            return rejected(
+                Unavailable(f"node {self.identity.node_id} does not serve {channel!r}; nothing was done")
+            )
+        try:
+            return handler(node, head, payload)
+        except PlaitError as error:
+            return rejected(error)
+        except Exception as error:  # a defect of one handler must not end the link and all that goes over it
+            _logger.error("question not answered", node=node, channel=channel, exc_info=error)
+            return rejected(error)
+
+    def refused(self, node: int, refusal: Refusal) -> None:
+        """See link.Household."""
+        self.counters.handshakes_refused += 1
+        if self.refusals.get(node) != refusal.sentence:
+            self.refusals[node] = refusal.sentence
+            _logger.error("no link to node", node=node, code=refusal.code, why=refusal.sentence)
+
+    # those who knock
+
+    async def _accept(self, listener: trio.abc.Listener[trio.abc.Stream]) -> None:
+        clock = self.environment.clock
+        with self._accepting:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:  # the machine has no room now; those that wait stay in the queue
+                    self.counters.accept_errors += 1
+                    _logger.warning("cannot accept a node", error=str(error))
+                    await clock.sleep_until(clock.monotonic_ns() + ACCEPT_BACKOFF_MS * NS_PER_MS)
+                    continue
+                except trio.ClosedResourceError:
+                    return
+                self._knocks += 1
+                scope = self._knocking[self._knocks] = trio.CancelScope()
+                if len(self._knocking) > self.settings.handshakes_max:
+                    self._push_out()
+                self.environment.tasks.spawn("peer knocks", self._meet, stream, self._knocks, scope)
+
+    def _push_out(self) -> None:
+        """The oldest goes: who means well is done with its handshake in a moment."""
+        _, scope = self._knocking.popitem(last=False)
+        scope.cancel()
+
+    async def _meet(self, stream: trio.abc.Stream, number: int, scope: trio.CancelScope) -> None:
+        met: tuple[PeerLink, Connection] | None = None
+        try:
+            with scope, trio.move_on_after(self.settings.handshake_ms / 1_000) as limit:
+                met = await self._shake_hands(stream)
+            self.counters.handshakes_late += scope.cancelled_caught or limit.cancelled_caught
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it left, which is its right
+        finally:
+            self._knocking.pop(number, None)
+            if met is None:
+                await trio.aclose_forcefully(stream)
+        if met is not None:
+            link, connection = met
+            await link.run(connection)
+
+    async def _shake_hands(self, stream: trio.abc.Stream) -> tuple[PeerLink, Connection] | None:
+        hearing = Hearing()
+        try:
+            hello = read_hello(await next_word(stream, hearing))
+            version = self._judge(hello)
+            await self._welcome(stream, hello, version, hearing)
+            return self._take(stream, hello, hearing)
+        except Refusal as refusal:
+            self.counters.handshakes_refused += 1
+            _logger.info("handshake refused", code=refusal.code, why=refusal.sentence)
+            await say_no(stream, refusal)
+            return None
+
+    def _judge(self, hello: Hello) -> int:
+        node = hello.identity.node_id
+        version = judge_hello(hello, self.identity, self.seen_life(node))
+        if node in self._forgotten:
+            raise Refusal("forgotten", f"node {node} was removed from this cluster: it cannot come back as it was")
+        link = self._links.get(node)
+        if link is not None:
+            link.diallers[hello.kind].may_greet()
+        return version
+
+    async def _welcome(self, stream: trio.abc.Stream, hello: Hello, version: int, hearing: Hearing) -> None:
+        link = self._links.get(hello.identity.node_id)
+        if link is not None:
+            link.diallers[hello.kind].greeting(1)
+        try:
+            await stream.send_all(Welcome(version, self.identity, self.process).encode())
+            read_confirm(await next_word(stream, hearing))
+        finally:
+            if link is not None:
+                link.diallers[hello.kind].greeting(-1)
+
+    def _take(self, stream: trio.abc.Stream, hello: Hello, hearing: Hearing) -> tuple[PeerLink, Connection]:
+        who = hello.identity
+        if who.node_id in self._forgotten:
+            raise Refusal("forgotten", f"node {who.node_id} was removed from this cluster")
+        link = self._links.get(who.node_id) or self._stranger(who.node_id)
+        connection = Connection(hello.kind, stream, hearing.reader, self.environment.clock, self.settings.stall_ms)
+        link.adopt(connection, who.store_life, hello.process)
+        return link, connection
+
+    # bookkeeping
+
+    def _new_link(self, node: int) -> PeerLink:
+        link = self._links[node] = PeerLink(self._host, node, self, *self._sleepers_with(node))
+        return link
+
+    def _stranger(self, node: int) -> PeerLink:
+        """A link to a node that comes by itself, in the place of such that are gone. Raises Refusal."""
+        if len(self._links) >= self.settings.peers_max:
+            for other, link in list(self._links.items()):
+                if link.address is None and not link.up:
+                    del self._links[other]
+                    link.stop()
+        if len(self._links) >= self.settings.peers_max:
+            raise Refusal("too_many", f"this node has links to {len(self._links)} nodes, which is its limit")
+        return self._new_link(node)
+
+    def _sleepers_with(self, node: int) -> tuple[Sleepers, Sleepers]:
+        found = self._sleepers.get(node)
+        if found is None:
+            found = self._sleepers[node] = (Sleepers(), Sleepers())
+        return found
+
+    def _campaign_ns(self) -> int:
+        return self.settings.campaign_ms * NS_PER_MS
+
+
+class _Line(Actor):
+    """Groups that want to campaign, and the places for them (campaigns.py), with the clock beside."""
+
+    def __init__(self, host: Host, members: dict[int, GroupMember], campaigns: Campaigns) -> None:
+        super().__init__(host, "peers/campaigns")
+        self._members = members
+        self._campaigns = campaigns
+
+    def may_start(self, group: int) -> bool:
+        """See Campaigns."""
+        may = self._campaigns.may_start(group, self.host.clock.monotonic_ns())
+        if not may:
+            self._wait()
+        return may
+
+    def ended(self, group: int) -> None:
+        """See Campaigns."""
+        self._campaigns.ended(group)
+        if self._campaigns.waiting and not self._scheduled:
+            self.post(None)
+
+    def handle(self, messages: list[Any]) -> None:
+        """Give free places to those in line."""
+        while (group := self._campaigns.next(self.host.clock.monotonic_ns())) is not None:
+            member = self._members.get(group)
+            try:
+                if member is None:
+                    self._campaigns.ended(group)
+                else:
+                    member.campaign_turn()
+            except MailboxFull:  # it has more urgent things to do
+                self._campaigns.ended(group)
+        self._wait()
+
+    def _wait(self) -> None:
+        deadline_ns = self._campaigns.next_deadline_ns()
+        if deadline_ns is not None and deadline_ns != self.alarm_ns and not self.stopped:
+            self.host.alarm(deadline_ns, self, None)
