@@ -252,8 +252,10 @@ class Group(Actor):
     def checkpoint(self) -> Checkpoint | None:
         """What the log needs in order to forget the past (called by the storage at each rotation)."""
         core = self.core
-        if core is None or self._blind or self.applied_index <= self._log.snapshot_index or self.failure:
+        if core is None or self._blind or self.failure:
             return None
+        if self.applied_index == 0 or self.applied_index < self._log.snapshot_index:
+            return None  # nothing yet, or a snapshot from the leader has just overtaken it
         membership = next((found for index, found in reversed(core.memberships) if index <= core.commit), None)
         if membership is None:
             return None
@@ -370,8 +372,9 @@ class Group(Actor):
         if output.install is not None:
             self._tasks.spawn(f"{self.name}/install", self._install, output.install)
         self._settle_reads(output)
-        news = output.standing is not None or core.commit > self.applied_index or self._safe_reads
-        if news and not self._scheduled:
+        timeless = self.alarm_ns is None and core.next_deadline_ns() is not None
+        applicable = core.commit > self.applied_index and not self._catching_up
+        if (output.standing is not None or applicable or timeless) and not self._scheduled:
             self.post(_LOOK, always=True)
 
     def _send(self, message: Message) -> None:

@@ -352,7 +352,7 @@ class RaftCore:
         """What was sent to that replica lately may be lost."""
         progress = self.progress.get(replica)
         if progress is not None:
-            leading.restart(self, progress)
+            leading.pause(self, progress)
 
     @_input
     def node_down(self, now_ns: int, node: int) -> None:

@@ -101,6 +101,7 @@ def on_vote_request(core: RaftCore, now_ns: int, request: VoteRequest) -> None:
         return
     if core.vote == 0:
         core.vote, core.vote_unsaved = request.source, True
+        core.candidate = ""
         core.write()
         wait(core, now_ns)
     core.send_durable(VoteAnswer(core.replica, request.source, core.term, granted=True, pre=False))

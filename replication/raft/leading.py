@@ -106,6 +106,14 @@ def restart(core: RaftCore, progress: Progress) -> None:
     core.dirty = True
 
 
+def pause(core: RaftCore, progress: Progress) -> None:
+    """Nothing gets through to the follower now: try again in a while."""
+    if progress.pace is Pace.REPLICATE or progress.pace is Pace.PROBE:
+        progress.probe()
+        progress.asked = True
+    progress.probed_ns = core.now_ns
+
+
 def transfer(core: RaftCore, now_ns: int, target: int) -> None:
     """Hand over to a voter, as soon as it has everything. Raises Unavailable."""
     if target == core.replica:
@@ -192,7 +200,9 @@ def _accepted(core: RaftCore, now_ns: int, progress: Progress, answer: AppendAns
     if answer.index > core.log.last_index:
         return  # no append of this term ends there
     news = progress.acknowledged(answer.index, now_ns)
-    if progress.pace is Pace.PROBE or core.log.term_at(progress.match) is not None:
+    if progress.pace is Pace.PROBE or (
+        progress.pace is Pace.SNAPSHOT and progress.match >= core.log.snapshot_index
+    ):
         progress.replicate()
     if news:
         advance(core, now_ns)
@@ -202,7 +212,8 @@ def _accepted(core: RaftCore, now_ns: int, progress: Progress, answer: AppendAns
 
 def _refused(core: RaftCore, progress: Progress, answer: AppendAnswer) -> None:
     if answer.index <= progress.match:
-        if answer.sequence > progress.confirmed_sequence:  # asked after we knew that it has this: it had it
+        known = answer.sequence > progress.confirmed_sequence  # asked when we knew that it had this
+        if known and not answer.damaged:
             progress.lose()
             core.send(Lost(core.replica, progress.replica, core.term, progress.match))
         return
