@@ -3,7 +3,10 @@
     run ── connect ── HELLO ── WELCOME ── up ──┬── reader: socket ──> core.feed ──> callbacks, deliveries
      ^                                         ├── writer: collectors ──> core.outgoing ──> socket
      │                                         └── watch: PING when it is quiet
-     └────── back-off <──── down: what was under way is handed back ────┘
+     └────── route.py: where to <──── down: what was under way is handed back ────┘
+
+A broker that does not lead what it was asked for says so, and the connection goes where it points: what is under
+way gets DRAIN_S to be answered, nothing new is begun meanwhile.
 
 Everything else in the client is callbacks of this: no task per consumer, producer or message.
 """
@@ -19,13 +22,15 @@ from typing import Protocol, TypeVar
 import anyio
 
 from plait.client.answers import Answer
-from plait.client.backoff import BACKOFF_MAX_S, Backoff
+from plait.client.backoff import Backoff
 from plait.client.core import Answered, ConnectionCore, Ended
 from plait.client.outside import Outside, Stream
+from plait.client.route import Address, Route
 from plait.client.timers import Timers
 from plait.wire import Buffer
 from plait.wire.errors import (
     Closed,
+    NotLeader,
     OutcomeUnknown,
     Overloaded,
     PlaitError,
@@ -52,6 +57,14 @@ QUIET_S = 10.0
 """Silence of the broker after which it is asked for a sign of life."""
 DEAD_S = 15.0
 """Silence of the broker after which the connection counts as lost: half-open connections end here."""
+CONNECT_ATTEMPT_OF_SEVERAL_S = 1.5
+"""As CONNECT_ATTEMPT_S, where there is another broker to go to."""
+QUIET_OF_SEVERAL_S = 2.0
+"""As QUIET_S, where there is another broker to go to."""
+DEAD_OF_SEVERAL_S = 3.5
+"""As DEAD_S, where there is another broker to go to."""
+DRAIN_S = 0.25
+"""Time that a broker which does not lead any more has for what is under way, before the connection is left."""
 
 R = TypeVar("R")
 Reply = Ok | PlaitError
@@ -94,10 +107,12 @@ class Connection:
         self.receivers: dict[int, Receiver] = {}
         self.welcome: Welcome | None = None
         """What the broker of the last connection said of itself."""
-        self._addresses = list(addresses)
+        self._route = Route(addresses, outside.random)
         self._name = name
         self._namespace = namespace
         self._core: ConnectionCore[Callback] | None = None
+        self._leaving = anyio.Event()
+        self._answered = anyio.Event()
         self._up: Answer[None] = Answer()
         self._down_since_s = anyio.current_time()
         self._last_error: Exception | None = None
@@ -112,8 +127,13 @@ class Connection:
 
     @property
     def up(self) -> bool:
-        """Whether requests can be sent now."""
+        """Whether there is a connection to send something on."""
         return self._core is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether something new should be begun now: the connection is not about to be left for another broker."""
+        return self._core is not None and not self._leaving.is_set()
 
     @property
     def down_too_long(self) -> PlaitError | None:
@@ -186,7 +206,7 @@ class Connection:
     async def wait_until_up(self, within_s: float) -> None:
         """Wait for a connection. Raises Unavailable after `within_s` seconds, Closed, UnsupportedVersion."""
         deadline_s = anyio.current_time() + within_s
-        while not self.up:
+        while not self.ready:
             if self.fatal is not None or self.closed:
                 raise self.fatal or closed_error()
             left_s = deadline_s - anyio.current_time()
@@ -197,7 +217,7 @@ class Connection:
 
     def unavailable(self, waited_s: float) -> Unavailable:
         """The error that says that no broker answers."""
-        where = ", ".join(f"{host}:{port}" for host, port in self._addresses)
+        where = ", ".join(f"{host}:{port}" for host, port in self._route.addresses)
         cause = f" ({self._last_error})" if self._last_error is not None else ""
         return Unavailable(
             f"No broker answered at {where} within {waited_s:.3g} s{cause}; nothing was done. "
@@ -208,25 +228,23 @@ class Connection:
 
     async def run(self) -> None:
         """Keep connected until cancelled or until a broker says that it never will do."""
-        backoff = Backoff(self.outside.random)
-        attempt = 0
         while self.fatal is None and not self.closed:
-            address = self._addresses[attempt % len(self._addresses)]
-            attempt += 1
-            came_up = await self._attempt(address)
-            if came_up:
-                backoff.reset()
-            if self.fatal is None and not self.closed and (not came_up or attempt % len(self._addresses) == 0):
-                await anyio.sleep(min(backoff.next_s(), BACKOFF_MAX_S))
+            address, wait_s = self._route.next()
+            if wait_s > 0:
+                await anyio.sleep(wait_s)
+            await self._attempt(address)
+            self._route.ended(anyio.current_time())
         self._up.resolve(None)  # whoever waits looks again and sees `fatal`
 
-    async def _attempt(self, address: tuple[str, int]) -> bool:
-        """One connection from beginning to end; whether it came up."""
+    async def _attempt(self, address: Address) -> None:
+        """One connection from beginning to end."""
         stream: Stream | None = None
         core: ConnectionCore[Callback] = ConnectionCore(self._name, self._namespace)
         try:
             try:
-                with anyio.fail_after(CONNECT_ATTEMPT_S):
+                with anyio.fail_after(
+                    CONNECT_ATTEMPT_OF_SEVERAL_S if self._route.has_choice else CONNECT_ATTEMPT_S
+                ):
                     stream = await self.outside.connect(*address)
                     await self._shake_hands(stream, core)
             except (OSError, TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream, PlaitError) as error:
@@ -239,7 +257,6 @@ class Connection:
             if stream is not None:  # also when the client is left: the broker would wait for more from it
                 with anyio.move_on_after(CLOSE_S, shield=True):
                     await stream.aclose()
-        return core.welcome is not None
 
     async def _shake_hands(self, stream: Stream, core: ConnectionCore[Callback]) -> None:
         await stream.send(core.outgoing() or b"")
@@ -254,6 +271,7 @@ class Connection:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._write, stream, core, tasks.cancel_scope, name="plait client writer")
                 tasks.start_soon(self._watch, core, tasks.cancel_scope, name="plait client watch")
+                tasks.start_soon(self._leave, core, tasks.cancel_scope, name="plait client move")
                 await self._read(stream, core)
                 tasks.cancel_scope.cancel()
         finally:
@@ -266,13 +284,16 @@ class Connection:
                 self._heard_s = anyio.current_time()
                 for event in core.feed(data):
                     if isinstance(event, Answered):
+                        self._judge(event.result)
                         event.token(event.result)
                     elif isinstance(event, Deliver):
                         if (receiver := self.receivers.get(event.tag)) is not None:
                             receiver.delivered(event)
                     elif isinstance(event, ConsumerGone):
+                        error = event.error()
+                        self._judge(error)
                         if (receiver := self.receivers.get(event.tag)) is not None:
-                            receiver.gone(event.error())
+                            receiver.gone(error)
                     elif isinstance(event, Ended):
                         raise event.error
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, PlaitError) as error:
@@ -297,20 +318,43 @@ class Connection:
             self._note(error)
             scope.cancel()
 
+    def _judge(self, reply: Reply) -> None:
+        """See from an answer whether another broker should be asked from now on."""
+        if isinstance(reply, Ok):
+            self._route.led()
+        elif isinstance(reply, NotLeader) and self.ready and self._route.refused(reply, anyio.current_time()):
+            self._note(reply)
+            self._leaving.set()
+        self._answered.set()
+
+    async def _leave(self, core: ConnectionCore[Callback], scope: anyio.CancelScope) -> None:
+        """Once this broker is to be left: wait for the answers that it still owes, within a bound."""
+        await self._leaving.wait()
+        with anyio.move_on_after(DRAIN_S):
+            while core.pending_short:
+                self._answered = anyio.Event()
+                await self._answered.wait()
+        scope.cancel()
+
     async def _watch(self, core: ConnectionCore[Callback], scope: anyio.CancelScope) -> None:
+        several = self._route.has_choice
+        quiet_s, dead_s = (QUIET_OF_SEVERAL_S, DEAD_OF_SEVERAL_S) if several else (QUIET_S, DEAD_S)
         while True:
-            await anyio.sleep(QUIET_S - (anyio.current_time() - self._heard_s))
+            await anyio.sleep(quiet_s - (anyio.current_time() - self._heard_s))
             silence_s = anyio.current_time() - self._heard_s
-            if silence_s >= QUIET_S:
+            if silence_s >= quiet_s:
                 self.post(Ping(0), _ignore)
-                await anyio.sleep(DEAD_S - QUIET_S)
-                if anyio.current_time() - self._heard_s >= DEAD_S:
-                    self._note(TimedOut(f"the broker has been silent for {DEAD_S:g} s"))
+                await anyio.sleep(dead_s - quiet_s)
+                if anyio.current_time() - self._heard_s >= dead_s:
+                    self._note(TimedOut(f"the broker has been silent for {dead_s:g} s"))
                     scope.cancel()
                     return
 
     def _came_up(self, core: ConnectionCore[Callback]) -> None:
+        assert core.welcome is not None, "came up without a welcome"
         self._core = core
+        self._leaving = anyio.Event()
+        self._route.came_up(core.welcome.node_id, anyio.current_time())
         self.welcome = core.welcome
         self.life += 1
         self._heard_s = anyio.current_time()
@@ -346,7 +390,7 @@ class Connection:
     def _note(self, error: Exception) -> None:
         """Remember why there is no connection; what a broker said counts more than that it then hung up."""
         if isinstance(error, TimeoutError):
-            error = TimedOut(f"no answer within {CONNECT_ATTEMPT_S:g} s")
+            error = TimedOut("no answer to a try to connect")
         elif isinstance(error, anyio.EndOfStream | anyio.BrokenResourceError):
             error = self._last_error or Unavailable("the connection was closed by the other side")
         self._last_error = error

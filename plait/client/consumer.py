@@ -26,7 +26,7 @@ from plait.client.connection import Connection, Reply, closed_error
 from plait.client.leases import Lease, LeaseBook, Settling
 from plait.client.messages import Leased
 from plait.wire.batch import RecordRun, iterate_run
-from plait.wire.errors import LeaseLost, PlaitError
+from plait.wire.errors import LeaseLost, NotLeader, PlaitError
 from plait.wire.messages import Cancel, Consume, Deliver, Ok, Settle, Settled, read_result
 
 PREFETCH_RECORDS = 100
@@ -67,7 +67,7 @@ class Attachment:
         self._backoff = Backoff(connection.outside.random)
         connection.listeners[self] = None
         connection.receivers[self._tag] = self
-        if connection.up:
+        if connection.ready:
             self.came_up()
         if auto_extend:
             self._extend_again()
@@ -144,11 +144,15 @@ class Attachment:
             )
 
     def went_down(self) -> None:
+        self._detached()
+        self._notify()
+
+    def _detached(self) -> None:
+        """The broker has ended this attachment: everything it held goes back to the queue."""
         self._attached = False
         self._runs.clear()
         self.current = iter(())
         self._forget_leases()
-        self._notify()
 
     def delivered(self, deliver: Deliver) -> None:
         if self._abandoned or self.error is not None:
@@ -163,8 +167,12 @@ class Attachment:
         self._notify()
 
     def gone(self, error: PlaitError) -> None:
-        self.error = error
-        self.drop_runs()
+        if error.retriable and not self._abandoned:  # the queue is led by another broker now, or will be
+            self._detached()
+            self._attach_later()
+        else:
+            self.error = error
+            self.drop_runs()
         self._notify()
 
     def _consume_answered(self, reply: Reply) -> None:
@@ -174,11 +182,15 @@ class Attachment:
         self._attached = False
         if not reply.retriable:
             self.gone(reply)
-        elif self.connection.up:
+        else:
+            self._attach_later()
+
+    def _attach_later(self) -> None:
+        if self.connection.up:  # otherwise the next connection's `came_up` does it
             self.connection.timers.call_later(self._backoff.next_s(), self._attach_again)
 
     def _attach_again(self) -> None:
-        if self.connection.up:
+        if self.connection.ready:
             self.came_up()
 
     # settlements
@@ -214,7 +226,7 @@ class Attachment:
                 if settling.unwatched:
                     self.book.lost_records += sum(last - first + 1 for first, last in settling.lost)
         else:
-            self._fail(settling, reply)
+            self._fail(settling, _never_done() if isinstance(reply, NotLeader) else reply)
 
     def _fail(self, settling: Settling, error: PlaitError) -> None:
         self._settling.pop(settling, None)
@@ -372,6 +384,13 @@ def _never_sent() -> LeaseLost:
     return LeaseLost(
         "The connection was lost before this settlement was sent, and the leases with it: the messages come "
         "again. Make processing idempotent."
+    )
+
+
+def _never_done() -> LeaseLost:
+    return LeaseLost(
+        "Another broker leads the queue now, and this settlement was not carried out: the messages come again. "
+        "Make processing idempotent."
     )
 
 

@@ -16,6 +16,7 @@ from plait.wire import Buffer
 from plait.wire.errors import BadRequest, PlaitError
 from plait.wire.frames import FrameReader, encode_frame
 from plait.wire.messages import (
+    FETCH,
     VERSION_MAX,
     VERSION_MIN,
     ConsumerGone,
@@ -64,6 +65,7 @@ class ConnectionCore(Generic[T]):
         self._reader = FrameReader(INCOMING_FRAME_BYTES_MAX)
         self._outgoing: list[Buffer] = []
         self._pending: dict[int, T] = {}
+        self._fetches: dict[int, None] = {}  # those of `_pending` that are FETCHes
         self._correlation = 1
         self._send(Hello(1, client=name, namespace=namespace), ())
 
@@ -71,6 +73,11 @@ class ConnectionCore(Generic[T]):
     def pending(self) -> int:
         """Requests without an answer."""
         return len(self._pending)
+
+    @property
+    def pending_short(self) -> int:
+        """Those of them that a broker answers as soon as it can: a FETCH may wait for records."""
+        return len(self._pending) - len(self._fetches)
 
     def request(self, request: Request, token: T, payload: Sequence[Buffer] = ()) -> None:
         """Send a request; its correlation is chosen here."""
@@ -81,6 +88,8 @@ class ConnectionCore(Generic[T]):
         request.correlation = self._correlation
         self._send(request, payload)
         self._pending[request.correlation] = token
+        if request.KIND == FETCH:
+            self._fetches[request.correlation] = None
 
     def outgoing(self) -> bytes | None:
         """All that is to be written now, or None."""
@@ -111,6 +120,7 @@ class ConnectionCore(Generic[T]):
         """The connection is gone: the tokens of all requests that have no answer, in the order of sending."""
         tokens = list(self._pending.values())
         self._pending.clear()
+        self._fetches.clear()
         return tokens
 
     def _send(self, request: Request, payload: Sequence[Buffer]) -> None:
@@ -130,6 +140,7 @@ class ConnectionCore(Generic[T]):
         return Answered(self._token(answer.correlation), answer.error())
 
     def _token(self, correlation: int) -> T:
+        self._fetches.pop(correlation, None)
         try:
             return self._pending.pop(correlation)
         except KeyError:

@@ -114,7 +114,7 @@ class Fetcher:
             and not self.done
             and self.error is None
             and self._ahead_bytes < FETCH_AHEAD_BYTES
-            and self._connection.up
+            and self._connection.ready
         ):
             self._waiting = True
             self._asked += 1

@@ -270,7 +270,7 @@ class Outbox:
             self._connection.timers.call_at(when_s, lambda: self._timer(lane, when_s))
 
     def _send(self, lane: Lane, now_s: float) -> None:
-        if not self._connection.up or self.closed:
+        if not self._connection.ready or self.closed:
             return
         for batch in lane.sequencer.take(now_s):
             self._post(lane, batch)
@@ -364,7 +364,7 @@ class Outbox:
         for lane in self._lanes.values():
             if lane.open is None or lane.due:
                 continue
-            if now_s - lane.open.opened_s >= self.options.linger_s:
+            if lane.open.opened_s + self.options.linger_s <= now_s:  # the very sum that the timer was set to
                 lane.due = True
                 self._pump(lane)
             elif oldest_s is None or lane.open.opened_s < oldest_s:

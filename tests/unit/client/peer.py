@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import anyio
 
 from plait.wire import Buffer
 from plait.wire.batch import RecordRun, assign, open_body, positions, read_header, run_of
-from plait.wire.errors import NotFound, PlaitError, SequenceOutOfOrder
+from plait.wire.errors import NotFound, NotLeader, PlaitError, SequenceOutOfOrder
 from plait.wire.frames import FrameReader
 from plait.wire.messages import (
     Cancel,
@@ -32,9 +33,11 @@ from plait.wire.messages import (
     ListNames,
     Locate,
     NewProducer,
+    Ping,
     Publish,
     Request,
     Settle,
+    consumer_gone,
     deliver,
     failed,
     ok,
@@ -73,7 +76,8 @@ class Log:
 class Peer:
     """The broker; lives longer than its connections."""
 
-    def __init__(self) -> None:
+    def __init__(self, node_id: int = 1) -> None:
+        self.node_id = node_id
         self.logs: dict[str, Log] = {}
         self.streams: list[PeerStream] = []
         self.requests: list[Request] = []
@@ -131,7 +135,9 @@ class Peer:
     def carry_out(self, stream: PeerStream, request: Request, payload: memoryview) -> list[Buffer] | None:
         c = request.correlation
         if isinstance(request, Hello):
-            return welcome(c, 1, "cluster", 1, 1, {"max_frame_bytes": 1 << 24, "max_record_bytes": 1 << 20})
+            return welcome(
+                c, 1, "cluster", self.node_id, 1, {"max_frame_bytes": 1 << 24, "max_record_bytes": 1 << 20}
+            )
         if isinstance(request, Create):
             partitions = request.settings.get("partitions", 1)
             made = Log(request.kind, partitions, [[] for _ in range(partitions)], [0] * partitions)
@@ -256,6 +262,43 @@ class Peer:
                 if request.action == "ack":
                     log.acked.add(offset)
         return ok(request.correlation, count, lost)
+
+
+class PeerCluster:
+    """Several brokers with one state, of which one leads everything; the others point to it."""
+
+    def __init__(self, count: int, point: bool = True) -> None:
+        self.peers = [Peer(number) for number in range(1, count + 1)]
+        self.leader: Peer | None = self.peers[0]
+        self.connects: list[str] = []
+        for peer in self.peers:
+            peer.logs, peer.committed = self.peers[0].logs, self.peers[0].committed
+            peer._known, peer._producers = self.peers[0]._known, 1000 * peer.node_id
+            peer.script = partial(self._verdict, peer)
+        self._point = point
+
+    async def connect(self, host: str, port: int) -> PeerStream:
+        self.connects.append(host)
+        return await self.peers[int(host.removeprefix("node")) - 1].connect(host, port)
+
+    def lead(self, leader: Peer | None) -> None:
+        """Leadership moves: the former leader tells its consumers, which hold nothing any more."""
+        former, self.leader = self.leader, leader
+        for log in self.peers[0].logs.values():
+            log.leased.clear()
+        for stream in former.streams if former is not None else ():
+            for tag in list(stream.consumers):
+                stream.reply(consumer_gone(tag, self._error()))
+            stream.consumers.clear()
+
+    def _error(self) -> NotLeader:
+        if self.leader is None:
+            return NotLeader("nobody leads", leader=0)
+        details = {"address": f"node{self.leader.node_id}:4150"} if self._point else {}
+        return NotLeader("another leads", leader=self.leader.node_id, **details)
+
+    def _verdict(self, peer: Peer, request: Request) -> Verdict:
+        return "carry out" if peer is self.leader or isinstance(request, Hello | Ping) else self._error()
 
 
 class PeerStream:
