@@ -405,7 +405,7 @@ class SimNetwork:
             raise OSError(f"{target}:{port}: connection timed out")
         listener = internet.listeners.get((target, port))
         if listener is None:
-            raise OSError(f"{target}:{port}: connection refused")
+            raise ConnectionRefusedError(f"{target}:{port}: connection refused")
         mine, theirs = internet.join(self._host, target, port)
         listener.offer(theirs)
         return mine
