@@ -140,7 +140,7 @@ class Peers:
         self.campaign_over(group)
 
     def send(self, group: int, node: int, message: Message) -> None:
-        """Have a message sent to the group's replica on that node, with the end of this turn; it may be dropped."""
+        """Have a message sent to the group's replica on that node, with the end of this turn; or it is dropped."""
         link = self._links.get(node)
         if link is None:
             self.counters.dropped_down += 1
