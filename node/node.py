@@ -83,6 +83,7 @@ class Node:
             self.host,
             environment.clock,
             environment.tasks,
+            environment.random,
             self.pressure,
             NODE_ID,
             incarnation=0,  # known when the catalogue is open

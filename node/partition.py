@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from random import Random
 from typing import Any
 
 import structlog
@@ -110,6 +111,7 @@ class PartitionContext:
     host: Host
     clock: Clock
     tasks: Tasks
+    random: Random
     pressure: NodePressure
     node_id: int
     incarnation: int

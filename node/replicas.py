@@ -20,9 +20,12 @@ from node.partition import Partition, PartitionContext
 from plait.wire.errors import NotFound, PlaitError
 from replication.actor import Promise, rejected
 from replication.group import Group
+from replication.raft.membership import Membership
 from replication.storage.log import GroupLog
 from replication.storage.store import Store
 
+FIRST_REPLICA = 1
+"""The replica of a group that has but one."""
 OPEN_SLICE_TOPICS = 16
 """Topics opened in a row at start before the loop has a turn for everything else."""
 
@@ -57,8 +60,9 @@ class Replicas:
 
     async def open_group(self, group_id: int, log: GroupLog, actor: CommandedReplica | Partition) -> None:
         """Open one group's replica: its state from its log, then its term."""
-        actor.group = Group(self._context.host, group_id, self._context.node_id, log, actor)
-        await actor.group.open()
+        context = self._context
+        actor.group = Group(context.host, group_id, FIRST_REPLICA, log, actor, context.tasks, context.random)
+        await actor.group.open(Membership({FIRST_REPLICA: context.node_id}))
 
     async def open_all(self, catalogue: Catalogue) -> None:
         """Open what the catalogue has and drop what it has deleted; returns when all is served or fenced."""
