@@ -5,12 +5,13 @@
 
 Digests do not depend on order: the sum of a 64-bit mix of (group, term). Groups that fall asleep one after the
 other make the sides differ all the time for a moment; cut into buckets, and counted only while neither side's
-bucket changes, that is not taken for a loss. Only buckets that changed are sent: a connection keeps its order.
+bucket changes, that is not taken for a loss. Only buckets that changed are sent; whoever misses a beat asks for
+all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,10 @@ class Beat:
 
     sequence: int
     """From 1 on each connection; rises by one."""
+    whole: bool
+    """Buckets that are not named in `slept` are empty; else they are as they were."""
+    again: bool
+    """A beat is missing: the next one is to be whole."""
     wake: list[int]
     """Buckets in which what the receiver says it leads asleep is not what sleeps here: it is to wake them."""
     slept: list[int]
@@ -45,15 +50,16 @@ class Beat:
 
     def words(self) -> list[Any]:
         """As part of a frame's words."""
-        return [self.sequence, self.wake, self.slept]
+        return [self.sequence, self.whole, self.again, self.wake, self.slept]
 
 
 def read_beat(words: Any) -> Beat:
     """What `Beat.words` gave. Raises BadRequest."""
     match words:
-        case [int(sequence), [*wake], [*slept]] if _numbers([sequence, *wake]) and _numbers(slept):
-            if len(slept) % 3 == 0 and all(bucket < BUCKETS for bucket in [*wake, *slept[::3]]):
-                return Beat(sequence, wake, slept)
+        case [int(sequence), bool(whole), bool(again), [*wake], [*slept]]:
+            sound = _numbers([sequence, *wake, *slept]) and len(slept) % 3 == 0
+            if sound and all(bucket < BUCKETS for bucket in [*wake, *slept[::3]]):
+                return Beat(sequence, whole, again, wake, slept)
     raise BadRequest("a peer's beat cannot be read; the connection ends")
 
 
@@ -103,6 +109,9 @@ class Rounds:
         """Asleep here, led there."""
         self._mismatch_beats = mismatch_beats
         self._sequence = 0
+        self._heard = 0  # the highest sequence that came
+        self._again = False  # beats are missing; nothing is compared until a whole one came
+        self._whole_next = True
         self._said = [(0, 0)] * BUCKETS
         self._theirs = [(0, 0)] * BUCKETS
         self._mine = [(0, 0)] * BUCKETS  # as of the last comparison
@@ -112,41 +121,48 @@ class Rounds:
     def speak(self) -> Beat:
         """The next beat to send."""
         self._sequence += 1
+        whole, self._whole_next = self._whole_next, False
+        if whole:
+            self._said = [(0, 0)] * BUCKETS
         slept: list[int] = []
         for bucket, now in enumerate(zip(self._led.counts, self._led.digests, strict=True)):
             if now != self._said[bucket]:
                 self._said[bucket] = now
                 slept += (bucket, *now)
         wake, self._ask_to_wake = self._ask_to_wake, []
-        return Beat(self._sequence, wake, slept)
+        return Beat(self._sequence, whole, self._again, wake, slept)
 
     def hear(self, beat: Beat) -> list[int]:
-        """The groups to wake, in order of group."""
-        changed: dict[int, None] = {}
+        """The groups to wake, in order of group. A beat that comes twice, or behind a later one, says nothing."""
+        if beat.sequence <= self._heard:
+            return []
+        self._again = not beat.whole and (self._again or beat.sequence != self._heard + 1)
+        self._heard = beat.sequence
+        self._whole_next |= beat.again
+        woken = self._led.of(dict.fromkeys(beat.wake)) if beat.wake else []
+        return woken if self._again else woken + self._learn(beat)
+
+    def _learn(self, beat: Beat) -> list[int]:
+        """What sleeps here and is not what sleeps there."""
+        theirs = [(0, 0)] * BUCKETS if beat.whole else self._theirs.copy()
         for at in range(0, len(beat.slept), 3):
             bucket, count, digest = beat.slept[at : at + 3]
-            self._theirs[bucket] = (count, digest)
-            changed[bucket] = None
-        lost = self._compare(changed)
+            theirs[bucket] = (count, digest)
+        before, self._theirs = self._theirs, theirs
+        lost = self._compare(before)
         self._ask_to_wake += lost
-        wake = self._followed.of(dict.fromkeys(lost)) if lost else []
-        if beat.wake:
-            wake += self._led.of(dict.fromkeys(beat.wake))
-        return wake
+        return self._followed.of(dict.fromkeys(lost)) if lost else []
 
-    def _compare(self, changed: Iterable[int]) -> list[int]:
-        """Buckets that differed for long enough."""
-        for bucket in changed:
-            self._differed[bucket] = 0
+    def _compare(self, before: list[tuple[int, int]]) -> list[int]:
+        """Buckets that differed for long enough, with neither side moving."""
         lost = []
         for bucket, mine in enumerate(zip(self._followed.counts, self._followed.digests, strict=True)):
-            if mine != self._mine[bucket]:
-                self._mine[bucket] = mine
+            moved = mine != self._mine[bucket] or before[bucket] != self._theirs[bucket]
+            self._mine[bucket] = mine
+            if moved or mine == self._theirs[bucket]:
                 self._differed[bucket] = 0
-            if mine == self._theirs[bucket]:
-                self._differed[bucket] = 0
-                continue
-            self._differed[bucket] += 1
+            if mine != self._theirs[bucket]:
+                self._differed[bucket] += 1
             if self._differed[bucket] >= self._mismatch_beats:
                 self._differed[bucket] = 0
                 lost.append(bucket)

@@ -113,6 +113,16 @@ class PeerLink(Actor):
         self._spoke: tuple[dict[int, None], dict[int, None]] = ({}, {})  # groups that sent appends: now, before
         self._beats_until_turn = REMEMBER_BEATS
 
+    @property
+    def questions_asked(self) -> int:
+        """Of this node, not answered yet."""
+        return self._channels.outstanding
+
+    @property
+    def questions_served(self) -> int:
+        """Of the other node, not answered yet."""
+        return self._channels.serving
+
     # what this node wants sent
 
     def send(self, group: int, message: Message) -> None:

@@ -25,23 +25,20 @@ class GroupMember(Protocol):
 
     group: int
 
-    def receive(self, message: Message) -> None:
-        """A message came for the replica. May raise MailboxFull: then it was lost, as messages are."""
+    def receive(self, node_id: int, message: Message) -> None:
+        """A message came from a replica on that node. May raise MailboxFull: then it is lost, as messages are."""
 
-    def node_down(self, node: int) -> None:
+    def node_down(self, node_id: int) -> None:
         """Nothing is heard of the node any more."""
 
-    def node_up(self, node: int) -> None:
+    def node_up(self, node_id: int) -> None:
         """The node is there (again); it may have been restarted."""
 
-    def unreachable(self, node: int) -> None:
+    def unreachable(self, node_id: int) -> None:
         """Messages to the node were dropped, or may be lost."""
 
     def wake(self) -> None:
         """It sleeps, and somebody else seems not to: it is to wake up."""
-
-    def campaign_turn(self) -> None:
-        """It was told to wait with its campaign (`Peers.may_campaign`): now it may, and its place is taken."""
 
 
 class News(Actor):

@@ -15,13 +15,14 @@ import structlog
 import trio
 
 from plait.wire.errors import PlaitError, Unavailable
-from replication.actor import Actor, Host, MailboxFull, Promise, rejected
+from replication.actor import Host, MailboxFull, Promise, rejected
 from replication.environment import Buffer, Environment
 from replication.peers.beats import Sleepers
 from replication.peers.campaigns import Campaigns
 from replication.peers.channels import Answer, Heard
 from replication.peers.connection import Connection, next_word, say_no
 from replication.peers.counters import Counters
+from replication.peers.line import Line
 from replication.peers.link import NS_PER_MS, PeerLink
 from replication.peers.news import GroupMember, News
 from replication.peers.protocol import (
@@ -73,7 +74,7 @@ class Peers:
         self._forgotten: dict[int, None] = {}
         self._sleepers: dict[int, tuple[Sleepers, Sleepers]] = {}  # node: led here, led there
         self._asleep: dict[int, list[Sleepers]] = {}  # group: where it is counted
-        self._line = _Line(host, self._members, Campaigns(self.settings.campaigns_max, self._campaign_ns()))
+        self._line = Line(host, Campaigns(self.settings.campaigns_max, self.settings.campaign_ms * NS_PER_MS))
         self._listeners: list[trio.abc.Listener[trio.abc.Stream]] = []
         self._accepting = trio.CancelScope()
         self._knocking: OrderedDict[int, trio.CancelScope] = OrderedDict()  # oldest first
@@ -118,14 +119,23 @@ class Peers:
         if link is not None:
             link.stop()
 
-    def is_up(self, node: int) -> bool:
+    def is_up(self, node_id: int) -> bool:
         """The node was heard of within `silence_ms`. This node itself always is."""
-        link = self._links.get(node)
-        return link.up if link is not None else node == self.identity.node_id
+        link = self._links.get(node_id)
+        return link.up if link is not None else node_id == self.identity.node_id
 
     def nodes_up(self) -> list[int]:
         """All of them, in order, without this one."""
         return sorted(node for node, link in self._links.items() if link.up)
+
+    def link(self, node_id: int) -> PeerLink:
+        """The link to a node, for a look at it. Raises KeyError for a node that is not known."""
+        return self._links[node_id]
+
+    @property
+    def knocking(self) -> int:
+        """Connections that have not said who they are yet."""
+        return len(self._knocking)
 
     # groups
 
@@ -139,13 +149,13 @@ class Peers:
         self.awake(group)
         self.campaign_over(group)
 
-    def send(self, group: int, node: int, message: Message) -> None:
+    def send(self, group_id: int, node_id: int, message: Message) -> None:
         """Have a message sent to the group's replica on that node, with the end of this turn; or it is dropped."""
-        link = self._links.get(node)
+        link = self._links.get(node_id)
         if link is None:
             self.counters.dropped_down += 1
         else:
-            link.send(group, message)
+            link.send(group_id, message)
 
     def asleep(self, group: int, term: int, leader_node: int, follower_nodes: Iterable[int]) -> None:
         """The replica fell asleep. On the leader's node, `follower_nodes` are those that agreed.
@@ -167,12 +177,12 @@ class Peers:
         for sleepers in self._asleep.pop(group, ()):
             sleepers.discard(group)
 
-    def may_campaign(self, group: int) -> bool:
-        """Whether the group may campaign now. False: it stands in line, and `campaign_turn` calls it.
+    def may_campaign(self, group: int, turn: Callable[[], None]) -> bool:
+        """Whether the group may campaign now. False: it stands in line, and `turn` is called when it may.
 
-        The place is given back by `campaign_over`, or taken away after `campaign_ms`.
+        Either way it has a place then, until `campaign_over`, or until `campaign_ms` have passed.
         """
-        return self._line.may_start(group)
+        return self._line.may_start(group, turn)
 
     def campaign_over(self, group: int) -> None:
         """The group knows a leader, leads, or gave up: it neither needs its place nor stands in line."""
@@ -185,7 +195,7 @@ class Peers:
         self._handlers[channel] = handler
 
     def ask(
-        self, node: int, channel: str, head: list[Any], payload: Sequence[Buffer] = (), timeout_ms: int = 10_000
+        self, node_id: int, channel: str, head: list[Any], payload: Sequence[Buffer] = (), timeout_ms: int = 10_000
     ) -> Promise[Heard]:
         """Ask a node; a promise of (head, payload). Raises BadRequest for what can never be sent.
 
@@ -193,9 +203,9 @@ class Peers:
         Overloaded beyond what may be outstanding, and whatever the other side rejects it with. Buffers of the
         payload must not change until the promise is done.
         """
-        link = self._links.get(node)
+        link = self._links.get(node_id)
         if link is None:
-            return rejected(Unavailable(f"node {node} is not known here; nothing was done"))
+            return rejected(Unavailable(f"node {node_id} is not known here; nothing was done"))
         return link.ask(channel, head, payload, timeout_ms)
 
     # what links ask (link.Household)
@@ -222,7 +232,7 @@ class Peers:
             self.counters.unknown_group += 1
             return
         try:
-            member.receive(message)
+            member.receive(node, message)
         except MailboxFull:
             self.counters.mailbox_full += 1
 
@@ -363,46 +373,3 @@ class Peers:
         if found is None:
             found = self._sleepers[node] = (Sleepers(), Sleepers())
         return found
-
-    def _campaign_ns(self) -> int:
-        return self.settings.campaign_ms * NS_PER_MS
-
-
-class _Line(Actor):
-    """Groups that want to campaign, and the places for them (campaigns.py), with the clock beside."""
-
-    def __init__(self, host: Host, members: dict[int, GroupMember], campaigns: Campaigns) -> None:
-        super().__init__(host, "peers/campaigns")
-        self._members = members
-        self._campaigns = campaigns
-
-    def may_start(self, group: int) -> bool:
-        """See Campaigns."""
-        may = self._campaigns.may_start(group, self.host.clock.monotonic_ns())
-        if not may:
-            self._wait()
-        return may
-
-    def ended(self, group: int) -> None:
-        """See Campaigns."""
-        self._campaigns.ended(group)
-        if self._campaigns.waiting and not self._scheduled:
-            self.post(None)
-
-    def handle(self, messages: list[Any]) -> None:
-        """Give free places to those in line."""
-        while (group := self._campaigns.next(self.host.clock.monotonic_ns())) is not None:
-            member = self._members.get(group)
-            try:
-                if member is None:
-                    self._campaigns.ended(group)
-                else:
-                    member.campaign_turn()
-            except MailboxFull:  # it has more urgent things to do
-                self._campaigns.ended(group)
-        self._wait()
-
-    def _wait(self) -> None:
-        deadline_ns = self._campaigns.next_deadline_ns()
-        if deadline_ns is not None and deadline_ns != self.alarm_ns and not self.stopped:
-            self.host.alarm(deadline_ns, self, None)
