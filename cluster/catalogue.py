@@ -67,6 +67,8 @@ class Node:
     """How often it has started; from 1."""
     registered_ms: int
     """When it last did."""
+    native: str = ""
+    """"host:port" at which clients reach it; "": unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,10 @@ class Catalogue:
         """
         return METADATA_GROUP < group < self._next_group and group not in self._by_group
 
+    def topic_is_deleted(self, topic_id: int) -> bool:
+        """Whether the topic was there and is not any more; False for one that this catalogue has not heard of."""
+        return topic_id < self._next_topic_id and topic_id not in self._topics
+
     # changing
 
     def apply_command(self, index: int, payload: Buffer) -> Result:
@@ -211,9 +217,17 @@ class Catalogue:
         known = self._nodes.get(command.node_id)
         if known is None and len(self._nodes) >= NODES_MAX:
             raise LimitReached(f"the cluster has {NODES_MAX:,} nodes, the most there can be; none was added")
+        incarnation = known.incarnation if known else 0
+        if known is not None and 0 < command.start == incarnation:
+            return known
+        if 0 < command.start < incarnation:
+            raise AlreadyExists(
+                f"node {command.node_id} has been started {incarnation} times, and this is start {command.start}: "
+                "it was replaced by a later one, or its data directory is an older copy; it was not registered"
+            )
         stamp_ms = self._changed(command.stamp_ms)
-        node = Node(command.node_id, command.name, known.incarnation + 1 if known else 1, stamp_ms)
-        self._nodes[node.node_id] = node
+        start = command.start or incarnation + 1
+        node = self._nodes[command.node_id] = Node(command.node_id, command.name, start, stamp_ms, command.native)
         return node
 
     def _create(self, command: CreateTopic) -> Topic:
@@ -292,7 +306,7 @@ class Catalogue:
 
     def snapshot(self) -> bytes:
         """The whole state; equal states give equal bytes."""
-        nodes = [[n.node_id, n.name, n.incarnation, n.registered_ms] for n in self.nodes()]
+        nodes = [[n.node_id, n.name, n.incarnation, n.registered_ms, n.native] for n in self.nodes()]
         return cbor2.dumps(
             [
                 SNAPSHOT_FORMAT,
@@ -308,13 +322,14 @@ class Catalogue:
         )
 
     def restore(self, state: bytes) -> None:
-        """Become the state of a snapshot; only on a fresh catalogue. Raises ValueError for another format."""
-        assert self.version == 0, "a catalogue that has applied something is not restored over"
+        """Become the state of a snapshot, whatever this was. Raises ValueError for another format."""
         form, *rest = cbor2.loads(state)
         if form != SNAPSHOT_FORMAT:
             raise ValueError(f"a catalogue snapshot of format {form}; this version reads {SNAPSHOT_FORMAT}")
         self.cluster_id, self.version, self.applied_index, self.last_stamp_ms, counters, nodes, topics = rest
         self._next_topic_id, self._next_group, self._next_producer = counters
+        for former in (self._topics, self._nodes, self._by_name, self._by_group, self._encoded):
+            former.clear()
         for node in nodes:
             self._nodes[node[0]] = Node(*node)
         for encoded in topics:

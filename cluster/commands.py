@@ -32,11 +32,18 @@ class Bootstrap:
 
 @dataclass(frozen=True, slots=True)
 class RegisterNode:
-    """A node has started: gives it the next incarnation."""
+    """A node has started: gives it its next incarnation.
+
+    May be sent again, and may come late: a start that is known already changes nothing, an older one is refused.
+    """
 
     node_id: int
     name: str
     stamp_ms: int
+    start: int = 0
+    """Its incarnation, by the node's own durable count of its starts; 0: one more than the last one."""
+    native: str = ""
+    """"host:port" at which clients reach it; "": it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +84,12 @@ _NUMBERS: dict[type[Command], int] = {
     DeleteTopic: 4,
     AllocateProducers: 5,
 }
+_FIRST_FIELDS: dict[type[Command], int] = {RegisterNode: 3}
+"""Of commands to which fields were appended: how many they began with."""
 _KINDS: dict[int, type[Command]] = {number: kind for kind, number in _NUMBERS.items()}
 _FIELD_TYPES: dict[type[Command], tuple[type, ...]] = {
     Bootstrap: (str, int),
-    RegisterNode: (int, str, int),
+    RegisterNode: (int, str, int, int, str),
     CreateTopic: (str, str, dict, int),
     DeleteTopic: (str, int, int),
     AllocateProducers: (int, int, int),
@@ -104,6 +113,9 @@ def decode_command(payload: Buffer) -> Command:
     if kind is None:
         raise CommandUnknown(f"there is no command {parts[1]!r:.100} in format {FORMAT}")
     values, types = parts[2:], _FIELD_TYPES[kind]
-    if len(values) != len(types) or not all(type(v) is t for v, t in zip(values, types, strict=True)):
+    least = _FIRST_FIELDS.get(kind, len(types))
+    if not least <= len(values) <= len(types) or not all(
+        type(v) is t for v, t in zip(values, types, strict=False)
+    ):
         raise CommandUnknown(f"{kind.__name__} with fields {values!r:.100}")
     return kind(*values)

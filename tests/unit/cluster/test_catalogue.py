@@ -192,9 +192,47 @@ def test_listing_knows_kinds(house):
     assert [topic.name for topic in house.catalogue.topics("queue")] == ["q"]
 
 
+def test_a_start_that_is_registered_twice_changes_nothing_and_an_older_one_is_refused(house):
+    first = house.value(RegisterNode(7, "a", 10, 3, "a:4150"))
+    assert first == c.Node(7, "a", 3, 10, "a:4150")
+    again = house.do(RegisterNode(7, "a", 11, 3, "a:4150"))
+    assert (again.value, again.changed) == (first, False)
+    assert house.value(RegisterNode(7, "a", 12, 4, "b:4150")).native == "b:4150"
+    house.refused(RegisterNode(7, "a", 13, 3, "a:4150"), errors.AlreadyExists)
+    assert house.value(RegisterNode(7, "a", 14)).incarnation == 5
+
+
+def test_a_registration_of_the_first_form_can_be_read():
+    payload = cbor2.dumps([1, 2, 7, "a", 10])
+    assert decode_command(payload) == RegisterNode(7, "a", 10)
+
+
+def test_a_topic_is_deleted_only_if_it_was_there(house):
+    topic = house.value(CreateTopic("topic", "t", {}, 1))
+    assert not house.catalogue.topic_is_deleted(topic.topic_id)
+    assert not house.catalogue.topic_is_deleted(topic.topic_id + 1)
+    house.value(DeleteTopic("t", 0, 2))
+    assert house.catalogue.topic_is_deleted(topic.topic_id)
+
+
+def test_a_snapshot_replaces_whatever_was_there(house):
+    house.value(CreateTopic("topic", "t", {}, 1))
+    house.value(RegisterNode(7, "a", 10))
+    ahead = house.catalogue.snapshot()
+    other = House()
+    other.value(CreateTopic("queue", "q", {"partitions": 3}, 1))
+    other.value(RegisterNode(8, "b", 10))
+    other.catalogue.restore(ahead)
+    assert other.catalogue.snapshot() == ahead
+    assert other.catalogue.topic("q") is None
+    assert other.catalogue.node(8) is None
+    assert other.catalogue.partition_of(4) is None
+
+
 COMMANDS = [
     Bootstrap("c", 1),
     RegisterNode(1, "n", 2),
+    RegisterNode(1, "n", 2, 3, "n:1"),
     CreateTopic("queue", "q", {"partitions": 2, "dead_letter": None}, 3),
     DeleteTopic("q", 4, 5),
     AllocateProducers(1, 2, 3),
