@@ -384,7 +384,7 @@ def test_questions_of_any_size_are_answered_the_small_ones_first() -> None:
     async def story(world: PeerWorld) -> None:
         a, b = await world.pair()
         b.peers.serve("echo", echo)
-        large = a.peers.ask(2, "echo", ["large"], [bytes(3_000_000), b"end"])
+        large = a.peers.ask(2, "echo", ["large"], [bytes(300_000), b"end"])
         small = [a.peers.ask(2, "echo", [number], [b"p"]) for number in range(50)]
         for number, promise in enumerate(small):
             head, payload = await promise.wait()
@@ -393,9 +393,9 @@ def test_questions_of_any_size_are_answered_the_small_ones_first() -> None:
         head, payload = await large.wait()
         assert head == [1, "large"]
         assert bytes(payload[-4:]) == b"end!"
-        assert len(payload) == 3_000_004
+        assert len(payload) == 300_004
 
-    play(story)
+    play(story, settings=PeerSettings(piece_bytes=2_000, bulk_frame_bytes=8_000))
 
 
 def test_a_question_that_nobody_can_have_read_was_not_done_and_one_that_was_sent_is_unknown() -> None:
@@ -499,30 +499,86 @@ def test_noise_at_the_door_is_answered_with_a_sentence() -> None:
     play(story)
 
 
+class Rot:
+    """A network that flips a bit in the middle of the first large piece. Implements `network.Weather`."""
+
+    def __init__(self) -> None:
+        self.flips = 0
+
+    def stretches(self, source: str, target: str, port: int) -> tuple[Rot, Rot]:
+        return self, self
+
+    def judge(self, data: bytes) -> list[tuple[float, bool, bytes]]:
+        if len(data) > 500 and not self.flips:
+            self.flips = 1
+            data = data[:300] + bytes([data[300] ^ 1]) + data[301:]
+        return [(0.0, False, data)]
+
+
 def test_a_damaged_frame_ends_its_connection_and_nothing_of_it_is_handed_on() -> None:
     async def story(world: PeerWorld) -> None:
+        rot = world.internet.weather = Rot()
         a, b = await world.pair()
         receiver = b.member(7)
-        link = a.peers.link(2)
-        honest = link.next_frame
-        rotten = [True]
-
-        def rot(connection: object) -> object:
-            frame = honest(connection)  # type: ignore[arg-type]  # the link's own connection
-            if frame is not None and rotten and len(frame) > 200:
-                rotten.clear()
-                frame[150] ^= 1  # type: ignore[index]  # frames are bytearrays
-            return frame
-
-        link.next_frame = rot  # type: ignore[method-assign,assignment]  # what a bad network card does
         a.peers.send(7, 2, append(1, bytes(500)))
-        await until(lambda: not rotten and b.peers.counters.connections_lost)
+        await until(lambda: rot.flips and b.peers.counters.connections_lost)
         await until(lambda: linked(a, b))
         assert receiver.received == []
         a.peers.send(7, 2, append(2, bytes(500)))
         await until(lambda: receiver.received)
 
     play(story)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_after_any_trouble_all_are_linked_again_and_believe_the_same(seed: int) -> None:
+    async def trouble(world: PeerWorld, nodes: dict[int, Process]) -> None:
+        random, internet = world.random, world.internet
+        one, other = random.sample(["n1", "n2", "n3"], 2)
+        match random.randrange(6):
+            case 0:
+                internet.reset(one, between=other)
+            case 1:
+                internet.cut(one, other)
+            case 2:
+                internet.heal()
+            case 3 | 4:
+                node = random.choice([1, 2, 3])
+                world.kill(nodes[node], silent=random.random() < 0.5)
+                await trio.sleep(random.choice((0, 0.05, 1.5)))
+                nodes[node] = await start(world, node)
+            case _:
+                nodes[int(one[1])].peers.send(7, int(other[1]), append(1, bytes(random.randrange(100_000))))
+        await trio.sleep(random.choice((0, 0.001, 0.05, 0.7, 2)))
+
+    async def start(world: PeerWorld, node: int) -> Process:
+        process = await world.start(node)
+        process.member(7)
+        process.connect(*(other for other in (1, 2, 3) if other != node))
+        return process
+
+    async def story(world: PeerWorld) -> None:
+        nodes = {node: await start(world, node) for node in (1, 2, 3)}
+        for _ in range(40):
+            await trouble(world, nodes)
+        world.internet.heal()
+        pairs = [(nodes[1], nodes[2]), (nodes[1], nodes[3]), (nodes[2], nodes[3])]
+        await until(lambda: all(linked(*pair) for pair in pairs))
+        await trio.sleep(5)
+        before = [process.peers.counters.connections_lost for process in nodes.values()]
+        await trio.sleep(5)
+        assert before == [process.peers.counters.connections_lost for process in nodes.values()]
+        for process in nodes.values():
+            for other in process.peers.nodes_up():
+                words = [word for word, node in process.members[7].told if node == other and word != "unreachable"]
+                assert words == [("up", "down")[at % 2] for at in range(len(words))][: len(words)]
+                assert words[-1] == "up"
+        for node, process in nodes.items():
+            for other in process.peers.nodes_up():
+                process.peers.send(7, other, append(99))
+                await until(lambda at=node, to=other: (at, append(99)) in nodes[to].members[7].received)
+
+    play(story, seed)
 
 
 def test_equal_seeds_give_equal_runs() -> None:
