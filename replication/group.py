@@ -10,7 +10,7 @@ A group of one is the same code: it has nobody to ask, so what its disk has is c
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -31,6 +31,7 @@ from replication.machine import (
     StateMachine,
 )
 from replication.raft.core import RaftCore
+from replication.raft.elections import may_campaign
 from replication.raft.envelope import unwrap, wrap
 from replication.raft.log import Vote
 from replication.raft.membership import Membership, decode_membership
@@ -56,10 +57,22 @@ FOUNDING_TERM = 1
 
 
 class Links(Protocol):
-    """What carries messages to other replicas."""
+    """What a group needs of the links between nodes (replication/peers/peers.py)."""
 
     def send(self, group_id: int, node_id: int, message: Message) -> None:
         """Never blocks; the message may be lost."""
+
+    def asleep(self, group: int, term: int, leader_node: int, follower_nodes: Iterable[int]) -> None:
+        """The replica fell asleep; for a leader: with those on these nodes."""
+
+    def awake(self, group: int) -> None:
+        """It sleeps no more."""
+
+    def may_campaign(self, group: int, turn: Callable[[], None]) -> bool:
+        """Whether it may campaign now, with a place of its own; else `turn` is called when it may."""
+
+    def campaign_over(self, group: int) -> None:
+        """It needs neither its place nor its turn any more."""
 
 
 class Snapshots(Protocol):
@@ -117,6 +130,9 @@ class Group(Actor):
         self._told = Standing(0, Role.FOLLOWER, 0, ready=False)
         self._catching_up = False
         self._blind = False  # the state machine has no state: a snapshot could not be read
+        self._slept = False  # as the links were told
+        self._campaigns = False  # it has a place among those that campaign, or stands in line for one
+        self._in_line = False
         self._reads: dict[int, Promise[int]] = {}  # by ticket
         self._safe_reads: deque[tuple[int, Promise[int]]] = deque()  # (index, ...) wait to be applied up to there
         self._changes: list[tuple[int, Promise[None]]] = []
@@ -280,6 +296,7 @@ class Group(Actor):
         if self.core is not None:
             self.core.fence(self.host.clock.monotonic_ns(), reason)
             self.core.take()
+            self._tell_links()
         self.host.call_off(self)
         self._leave_office()
         self._machine.role_changed(RoleChange(term, Role.FENCED, ready=False, reason=reason))
@@ -334,7 +351,7 @@ class Group(Actor):
             if message is _LOOK:
                 continue
             if message is _TICK:
-                core.tick(now_ns)
+                self._tick(core, now_ns)
             elif isinstance(message, tuple):
                 message[0](core, now_ns, *message[1:])
             else:
@@ -346,6 +363,41 @@ class Group(Actor):
         self._tell_standing()
         self._answer()
         self._set_alarm()
+
+    def _tick(self, core: RaftCore, now_ns: int) -> None:
+        """Let time pass; where that begins an election, in turn with the node's other groups."""
+        due_ns = core.next_deadline_ns()
+        if due_ns is None or now_ns < due_ns:
+            return
+        asks = core.role is Role.FOLLOWER and self._links is not None and not self._is_alone()
+        if asks and may_campaign(core):
+            self._campaigns = True
+            assert self._links is not None, "only a group with links asks for its turn"
+            self._in_line = not self._links.may_campaign(self.group, self._turn)
+        if not self._in_line:
+            core.tick(now_ns)
+
+    def _turn(self) -> None:
+        self._in_line = False
+        self.post(_TICK, always=True)
+
+    def _tell_links(self) -> None:
+        core, links = self.core, self._links
+        if core is None or links is None:
+            return
+        if self._campaigns and (core.leader or not may_campaign(core)):
+            self._campaigns = self._in_line = False
+            links.campaign_over(self.group)
+        if core.asleep is self._slept:
+            return
+        self._slept = core.asleep
+        if not core.asleep:
+            links.awake(self.group)
+        elif core.role is Role.LEADER:
+            nodes = [progress.node for progress in core.progress.values() if progress.asleep]
+            links.asleep(self.group, core.term, core.membership.members()[self.replica], nodes)
+        else:
+            links.asleep(self.group, core.term, self.leader_node, ())
 
     def _synced(self, io: int, error: Exception | None) -> None:
         """Called by the storage, on the loop, in order of writing."""
@@ -372,7 +424,8 @@ class Group(Actor):
         if output.install is not None:
             self._tasks.spawn(f"{self.name}/install", self._install, output.install)
         self._settle_reads(output)
-        timeless = self.alarm_ns is None and core.next_deadline_ns() is not None
+        self._tell_links()
+        timeless = self.alarm_ns is None and not self._in_line and core.next_deadline_ns() is not None
         applicable = core.commit > self.applied_index and not self._catching_up
         if (output.standing is not None or applicable or timeless) and not self._scheduled:
             self.post(_LOOK, always=True)
@@ -454,7 +507,7 @@ class Group(Actor):
     def _set_alarm(self) -> None:
         assert self.core is not None, "there is a core from `open` on"
         deadline_ns = self.core.next_deadline_ns()
-        if deadline_ns is None or self.failure:
+        if deadline_ns is None or self.failure or self._in_line:
             self.host.call_off(self)
         elif self.alarm_ns is None or deadline_ns < self.alarm_ns:
             self.host.alarm(deadline_ns, self, _TICK)  # one that rings early is set anew
