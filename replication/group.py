@@ -9,7 +9,6 @@ A group of one is the same code: it has nobody to ask, so what its disk has is c
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Protocol
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 import structlog
 import trio
 
-from plait.wire.errors import NotLeader, OutcomeUnknown, PlaitError, StorageDamaged, Unavailable
+from plait.wire.errors import NotLeader, PlaitError, StorageDamaged, Unavailable
 from replication.actor import Actor, Host, Promise, rejected
 from replication.environment import Tasks
 from replication.machine import (
@@ -41,6 +40,7 @@ from replication.raft.settings import RaftSettings
 from replication.replica_log import ReplicaLog
 from replication.storage.damage import Damage
 from replication.storage.log import GroupLog, HardState
+from replication.waiting import Waiting
 
 _logger = structlog.get_logger("plait.replication")
 
@@ -133,10 +133,7 @@ class Group(Actor):
         self._slept = False  # as the links were told
         self._campaigns = False  # it has a place among those that campaign, or stands in line for one
         self._in_line = False
-        self._reads: dict[int, Promise[int]] = {}  # by ticket
-        self._safe_reads: deque[tuple[int, Promise[int]]] = deque()  # (index, ...) wait to be applied up to there
-        self._changes: list[tuple[int, Promise[None]]] = []
-        self._handing_over: list[Promise[None]] = []
+        self._waiting = Waiting(self.name)
 
     async def open(self, initial: Membership | None, *, eager: bool = False) -> None:
         """Bring back what the log has; `initial`: the members at the founding, for a log without any.
@@ -228,7 +225,7 @@ class Group(Actor):
             ticket = self.core.read_index(self.host.clock.monotonic_ns())
         except PlaitError as error:
             return rejected(error)
-        promise = self._reads[ticket] = Promise()
+        promise = self._waiting.read(ticket)
         self._act()
         return promise
 
@@ -241,11 +238,10 @@ class Group(Actor):
         if self.core is None:
             return rejected(NotLeader(f"{self.name} does not lead here; nothing was done; ask again"))
         try:
-            index = self.core.change_membership(self.host.clock.monotonic_ns(), voters, learners, self.core.term)
+            self.core.change_membership(self.host.clock.monotonic_ns(), voters, learners, self.core.term)
         except PlaitError as error:
             return rejected(error)
-        promise: Promise[None] = Promise()
-        self._changes.append((index, promise))
+        promise = self._waiting.change()
         self._act()
         return promise
 
@@ -260,8 +256,7 @@ class Group(Actor):
             self.core.transfer(self.host.clock.monotonic_ns(), replica)
         except PlaitError as error:
             return rejected(error)
-        promise: Promise[None] = Promise()
-        self._handing_over.append(promise)
+        promise = self._waiting.hand_over()
         self._act()
         return promise
 
@@ -298,13 +293,13 @@ class Group(Actor):
             self.core.take()
             self._tell_links()
         self.host.call_off(self)
-        self._leave_office()
+        self._waiting.end()
         self._machine.role_changed(RoleChange(term, Role.FENCED, ready=False, reason=reason))
 
     def stop(self) -> None:
         """End the actor; reads and changes that still wait are answered."""
         super().stop()
-        self._leave_office()
+        self._waiting.end()
 
     # ---- told by the links
 
@@ -348,20 +343,18 @@ class Group(Actor):
             return
         now_ns = self.host.clock.monotonic_ns()
         for message in messages:
-            if message is _LOOK:
-                continue
             if message is _TICK:
                 self._tick(core, now_ns)
             elif isinstance(message, tuple):
                 message[0](core, now_ns, *message[1:])
-            else:
+            elif message is not _LOOK:
                 core.step(now_ns, message)
         self._act()
         self._tell_standing()
         self._apply_committed()
         self._act()
         self._tell_standing()
-        self._answer()
+        self._waiting.look(core, self.applied_index)
         self._set_alarm()
 
     def _tick(self, core: RaftCore, now_ns: int) -> None:
@@ -423,7 +416,7 @@ class Group(Actor):
             self._tasks.spawn(f"{self.name}/load", self._load, replica, first_index)
         if output.install is not None:
             self._tasks.spawn(f"{self.name}/install", self._install, output.install)
-        self._settle_reads(output)
+        self._waiting.reads_settled(output, self.applied_index)
         self._tell_links()
         timeless = self.alarm_ns is None and not self._in_line and core.next_deadline_ns() is not None
         applicable = core.commit > self.applied_index and not self._catching_up
@@ -439,16 +432,6 @@ class Group(Actor):
         """Former members are remembered until the next change: they may still have to be told something."""
         self._nodes.update(membership.members())
 
-    def _settle_reads(self, output: Output) -> None:
-        for ticket, index in output.reads:
-            promise = self._reads.pop(ticket)
-            if index <= self.applied_index:
-                promise.resolve(self.applied_index)
-            else:
-                self._safe_reads.append((index, promise))
-        for ticket in output.lost_reads:
-            self._reads.pop(ticket).reject(self._led_elsewhere())
-
     def _tell_standing(self) -> None:
         """Tell the state machine what this replica is, before it sees entries of another leader."""
         core = self.core
@@ -457,7 +440,7 @@ class Group(Actor):
         if now == self._told or self.failure:
             return
         if self._told.role is Role.LEADER and (now.role is not Role.LEADER or now.term != self._told.term):
-            self._leave_office()
+            self._waiting.end()
         self._told = now
         self._machine.role_changed(RoleChange(now.term, now.role, now.ready))
 
@@ -489,21 +472,6 @@ class Group(Actor):
         self.applied_index, self._applied_term = entries[-1].index, entries[-1].term
         self.core.applied(self.host.clock.monotonic_ns(), self.applied_index)
 
-    def _answer(self) -> None:
-        """Answer whoever waited for what has happened by now."""
-        core = self.core
-        assert core is not None, "there is a core from `open` on"
-        while self._safe_reads and self._safe_reads[0][0] <= self.applied_index:
-            self._safe_reads.popleft()[1].resolve(self.applied_index)
-        if self._changes and not core.membership.joint and core.membership_index <= core.commit:
-            done, self._changes = self._changes, []
-            for _, promise in done:
-                promise.resolve(None)
-        if self._handing_over and core.role is Role.LEADER and not core.transferring_to:
-            waiting, self._handing_over = self._handing_over, []
-            for handing in waiting:
-                handing.reject(Unavailable(f"{self.name} was not taken over in time; leadership stays; try again"))
-
     def _set_alarm(self) -> None:
         assert self.core is not None, "there is a core from `open` on"
         deadline_ns = self.core.next_deadline_ns()
@@ -511,23 +479,6 @@ class Group(Actor):
             self.host.call_off(self)
         elif self.alarm_ns is None or deadline_ns < self.alarm_ns:
             self.host.alarm(deadline_ns, self, _TICK)  # one that rings early is set anew
-
-    def _leave_office(self) -> None:
-        """Leadership is over: whoever waits is answered."""
-        lost = OutcomeUnknown(f"{self.name} lost its leadership; whether it was done is not known; look")
-        for _, changing in self._changes:
-            changing.reject(lost)
-        for handing in self._handing_over:
-            handing.resolve(None)
-        reads = [*self._reads.values(), *(promise for _, promise in self._safe_reads)]
-        self._changes, self._handing_over = [], []
-        self._reads.clear()
-        self._safe_reads.clear()
-        for promise in reads:
-            promise.reject(self._led_elsewhere())
-
-    def _led_elsewhere(self) -> NotLeader:
-        return NotLeader(f"{self.name} is not led here any more; nothing was read; ask again")
 
     # ---- what takes time
 
