@@ -35,7 +35,7 @@ from replication.raft.envelope import unwrap, wrap
 from replication.raft.log import Vote
 from replication.raft.membership import Membership, decode_membership
 from replication.raft.messages import Message, SnapshotOffer
-from replication.raft.output import Output, Standing
+from replication.raft.output import Standing
 from replication.raft.settings import RaftSettings
 from replication.replica_log import ReplicaLog
 from replication.storage.damage import Damage
