@@ -108,6 +108,8 @@ class SimDisk:
         self.latency_ns: Callable[[Operation], int] = lambda _: 0
         """How long an operation takes; whoever simulates the threads asks `take_cost_ns()`."""
         self._cost_ns = 0
+        self._syncs: dict[int, int] = {}  # of each inode, counted from its first write that went astray
+        self._astray: list[tuple[Inode, int, bytes, int]] = []  # (inode, position, data, its syncs then)
         self._seen = Names()
         self._kept = Names()
         self._changes: list[NameChange] = []
@@ -241,6 +243,16 @@ class SimDisk:
         cost_ns, self._cost_ns = self._cost_ns, 0
         return cost_ns
 
+    def mend_last_writes(self) -> None:
+        """Put down writes that went astray and that no later write of their file vouches for.
+
+        The last write of a log is never told from a torn one: a simulation in which such a loss must be noticed
+        lets it strike earlier writes only.
+        """
+        for inode, position, data, syncs in self._astray:
+            if self._syncs[inode.number] < syncs + 2:
+                inode.kept.write(data, position)
+
     def names(self) -> Sequence[str]:
         """All files as reads see them, with their folders, sorted."""
         return sorted(self._seen.files)
@@ -315,6 +327,7 @@ class SimDisk:
                 raise OSError(code, "write failed", name)
         elif fault.kind in (FaultKind.LOST_WRITE, FaultKind.MISDIRECTED_WRITE):
             inode.seen.write(data, position)
+            self._astray.append((inode, position, data, self._syncs.setdefault(inode.number, 0)))
             if fault.kind is FaultKind.MISDIRECTED_WRITE:
                 sectors = max(inode.kept.size // self.sector_bytes, 1)
                 other = (position // self.sector_bytes + 1 + fault.argument) % sectors
@@ -335,6 +348,8 @@ class SimDisk:
                 raise OSError(errno.EIO, "sync failed", name)
             self._die()
         inode.sync()
+        if inode.number in self._syncs:
+            self._syncs[inode.number] += 1
         self._end(fault)
 
     def truncate(self, name: str, inode: Inode, size_bytes: int) -> None:

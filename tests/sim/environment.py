@@ -22,6 +22,7 @@ import trio.abc
 
 from replication.environment import Environment, Network
 from tests.sim.disk import CrashHere, SimDisk
+from tests.sim.timers import sleep
 
 T = TypeVar("T")
 EPOCH_MS = 1_700_000_000_000
@@ -59,8 +60,8 @@ class SimClock:
 
     async def sleep_until(self, deadline_ns: int) -> None:
         """See environment.Clock."""
-        while (left_ns := deadline_ns - self.monotonic_ns()) > 0:  # noqa: ASYNC110 - the clock decides
-            await trio.sleep(max(left_ns / self.rate, 1) / 1e9)
+        while (left_ns := deadline_ns - self.monotonic_ns()) > 0:
+            await sleep(max(left_ns / self.rate, 1) / 1e9)
 
 
 class SimTasks:
@@ -90,19 +91,22 @@ class SimTasks:
         except trio.WouldBlock:
             await lock.acquire()  # in order of arrival
         try:
-            await self._delay(0)
+            late = self._random.random() < 0.5  # the work is done at the end of its time, or at the beginning
+            if late:
+                await self._delay(0)
             try:
                 return work()
             finally:
-                await self._delay(self._disk.take_cost_ns())
+                cost_ns = self._disk.take_cost_ns()
+                if cost_ns or not late:
+                    await self._delay(cost_ns)
                 if self._disk.dead:
                     raise CrashHere
         finally:
             lock.release()
 
     async def _delay(self, cost_ns: int) -> None:
-        with trio.CancelScope(shield=True):
-            await trio.sleep((cost_ns + self._random.randrange(THREAD_DELAY_NS_MAX)) / 1e9)
+        await sleep((cost_ns + self._random.randrange(THREAD_DELAY_NS_MAX)) / 1e9, shielded=True)
 
 
 class NoNetwork:

@@ -20,6 +20,8 @@ from typing import Protocol
 import trio
 import trio.abc
 
+from tests.sim.timers import running_timers, sleep
+
 WINDOW_BYTES = 256 * 1024
 """Bytes that one direction of a stream holds before its sender has to wait."""
 DELAY_S = (0.000_1, 0.002)
@@ -52,7 +54,7 @@ class _Pipe:
     __slots__ = (
         "_changed",
         "_last",
-        "_scope",
+        "_reader",
         "broken",
         "internet",
         "link",
@@ -73,7 +75,7 @@ class _Pipe:
         self.reader_gone = False
         self._last = 0.0  # arrival of the last piece that none may overtake
         self._changed: trio.Event | None = None
-        self._scope: trio.CancelScope | None = None  # of a reader that waits
+        self._reader: trio.lowlevel.Task | None = None  # that waits
 
     def put(self, data: bytes) -> None:
         """Send something, which arrives or does not."""
@@ -94,12 +96,12 @@ class _Pipe:
             else:
                 self.pieces.append((arrival, data))
         self.size += len(data)
-        scope = self._scope
-        if scope is not None and arrival < scope.deadline and not self.internet.is_cut(*self.link):
-            scope.deadline = arrival
+        if self._reader is not None and not self.internet.is_cut(*self.link):
+            self._wake_at(arrival)
 
     def notify(self) -> None:
         """Wake whoever waits for anything about this pipe."""
+        self._wake_reader()
         if self._changed is not None:
             self._changed.set()
             self._changed = None
@@ -113,11 +115,32 @@ class _Pipe:
     async def wait_for_arrival(self) -> None:
         """Wait until there may be something to take, or the pipe broke."""
         wait_s = self.wait_s()
-        with trio.CancelScope(deadline=trio.current_time() + wait_s) as self._scope:
-            try:
-                await self.change()
-            finally:
-                self._scope = None
+        if wait_s < float("inf"):
+            self._wake_at(trio.current_time() + wait_s)
+        self._reader = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._reader = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _wake_at(self, at_s: float) -> None:
+        timers = running_timers()
+        if timers is not None:
+            timers.call_at(at_s, self._wake_reader)
+        else:
+            trio.lowlevel.spawn_system_task(self._wake_later, at_s)
+
+    async def _wake_later(self, at_s: float) -> None:
+        await trio.sleep_until(at_s)
+        self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        """It looks again, even if there is nothing for it."""
+        if self._reader is not None:
+            task, self._reader = self._reader, None
+            trio.lowlevel.reschedule(task)
 
     def take(self, size_bytes: int) -> bytes:
         """Some of the first piece, or all that has arrived. The end stays where it is."""
@@ -399,9 +422,9 @@ class SimNetwork:
         """See environment.Network."""
         target = self._host if host == HOST else host
         internet = self._internet
-        await trio.sleep(internet.random.uniform(*DELAY_S))
+        await sleep(internet.random.uniform(*internet.delay_s))
         if internet.is_cut(self._host, target) or internet.is_cut(target, self._host):
-            await trio.sleep(CONNECT_TIMEOUT_S)
+            await sleep(CONNECT_TIMEOUT_S)
             raise OSError(f"{target}:{port}: connection timed out")
         listener = internet.listeners.get((target, port))
         if listener is None:

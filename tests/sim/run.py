@@ -19,12 +19,12 @@ import trio._core._run as trio_run
 import trio.abc
 import trio.testing
 
+from tests.sim.timers import Timers
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 T = TypeVar("T")
-STALLED_ROUNDS = 3
-"""Rounds in a row with nothing runnable and no deadline, after which a world counts as deadlocked."""
 STEPS_MAX = 20_000_000
 """Task steps that one run may take; more means that it never ends."""
 TRACE_LINES = 200
@@ -44,14 +44,17 @@ class NeverEnds(Exception):
 
 
 class Steps(trio.abc.Instrument):
-    """Counts the steps of all tasks."""
+    """Counts the steps of all tasks, up to STEPS_MAX."""
 
     def __init__(self) -> None:
         self.steps = 0
+        self.watch: _Watch | None = None
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """See trio.abc.Instrument."""
         self.steps += 1
+        if self.steps > STEPS_MAX and self.watch is not None:
+            self.watch.end(NeverEnds(f"more than {STEPS_MAX} steps"))
 
 
 class Trace(Steps):
@@ -69,7 +72,7 @@ class Trace(Steps):
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """See trio.abc.Instrument."""
-        self.steps += 1
+        super().before_task_step(task)
         self._note("step", task)
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
@@ -91,31 +94,19 @@ class Trace(Steps):
             del self.lines[:TRACE_LINES]
 
 
-class _Watch(trio.abc.Instrument):
-    """Ends a run that stands still (MockClock would spin for ever) or that never ends."""
+class _Watch:
+    """Ends a run that stands still (MockClock would spin for ever)."""
 
-    def __init__(self, trace: Steps) -> None:
-        self._trace = trace
-        self._stalled = 0
-        self._steps = 0
+    def __init__(self) -> None:
         self.scope: trio.CancelScope | None = None
         self.error: Exception | None = None
 
-    def before_io_wait(self, timeout: float) -> None:
-        """See trio.abc.Instrument."""
-        if self._trace.steps != self._steps:
-            self._steps = self._trace.steps
-            self._stalled = 0
-            if self._steps > STEPS_MAX:
-                self._end(NeverEnds(f"more than {STEPS_MAX} steps"))
-            return
-        self._stalled += 1
-        if self._stalled >= STALLED_ROUNDS:
-            statistics = trio.lowlevel.current_statistics()
-            if statistics.tasks_runnable == 0 and statistics.seconds_to_next_deadline == float("inf"):
-                self._end(Deadlock("every task waits for another one:\n" + "\n".join(_waiting())))
+    def stand_still(self) -> None:
+        """Every task waits, and nothing will ever be due."""
+        self.end(Deadlock("every task waits for another one:\n" + "\n".join(_waiting())))
 
-    def _end(self, error: Exception) -> None:
+    def end(self, error: Exception) -> None:
+        """Raise this from the run."""
         if self.scope is not None and self.error is None:
             self.error = error
             self.scope.cancel()
@@ -140,7 +131,9 @@ def run_sim(seed: int, world: Callable[..., Awaitable[T]], *args: Any, trace: St
     """
     root = Random(seed)
     trace = trace or Steps()
-    watch = _Watch(trace)
+    watch = trace.watch = _Watch()
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    Timers(clock, watch.stand_still)
 
     async def watched() -> T:
         with trio.CancelScope() as watch.scope:
@@ -149,7 +142,7 @@ def run_sim(seed: int, world: Callable[..., Awaitable[T]], *args: Any, trace: St
         raise watch.error
 
     with _deterministic(root.getrandbits(64)):
-        return trio.run(watched, clock=trio.testing.MockClock(autojump_threshold=0), instruments=[trace, watch])
+        return trio.run(watched, clock=clock, instruments=[trace])
 
 
 @contextmanager

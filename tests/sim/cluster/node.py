@@ -1,0 +1,363 @@
+"""A simulated machine and the processes that live on it, one behind the other.
+
+    Box   ── hardware: a disk, a clock, a place in the network; crashes and is started again
+     └ Life ── one process: store, actors, peer links, replicas; all of them the real ones
+
+A crash marks the life's world as dead first and cancels its tasks then: what they do in their `finally:` blocks
+reaches neither disk nor network, as after a real kill.
+"""
+
+from __future__ import annotations
+
+import struct
+from contextvars import copy_context
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING
+
+import trio
+
+from replication.actor import Actor, Host
+from replication.environment import Disk, Environment
+from replication.group import Group
+from replication.machine import RoleChange
+from replication.peers.peers import Peers
+from replication.peers.protocol import Identity
+from replication.raft.invariants import check
+from replication.raft.membership import Membership
+from replication.storage.damage import StorageFailed
+from replication.storage.store import Store
+from tests.sim.cluster.checkers import Watch
+from tests.sim.cluster.member import Member
+from tests.sim.cluster.settings import CLUSTER_ID, PEER_PORT
+from tests.sim.crash import Survival
+from tests.sim.disk import CAPACITY_BYTES, CrashHere, SimDisk
+from tests.sim.environment import SimClock, sim_environment
+from tests.sim.faults import Fault, FaultKind, OperationKind, PlannedFaults
+from tests.sim.pauses import NODE
+
+if TYPE_CHECKING:
+    from tests.sim.cluster.world import World
+
+LIFE = "life"
+"""File with the number of the store's current life."""
+_LIFE = struct.Struct(">Q")
+LAST_BLOCKS_BYTES = 40_960
+"""What rot spares at the end of the newest log file: blocks for which no later one may vouch."""
+OLD_DISK_S = 0.8
+"""How long a node lives with an older disk before it is replaced."""
+REPLICAS_OF_GROUP = 1_000
+"""A replica's log has the number group * this + replica, so that a node can have several of a group, one behind
+the other."""
+
+
+class Box:
+    """One machine. Its node id changes when it comes back with a disk that knows nothing of the former one."""
+
+    def __init__(self, world: World, name: str, node_id: int, disk: SimDisk, clock: SimClock) -> None:
+        self.world = world
+        self.name = name
+        self.node_id = node_id
+        self.disk = disk
+        self.clock = clock
+        self.life: Life | None = None
+        self.lives = 0
+        self.down_ms = 0
+        self.lives_seen: dict[int, int] = {}
+        """Lives of other nodes that this one has seen; it does not forget them."""
+        self.doubtful = False
+        """Something of its synced data may be lost: it counts as worth nothing until it is replaced."""
+        self.must_go = False
+        """It came back with an older disk: it is to be replaced."""
+        self._images: list[SimDisk] = []  # of this node's disk, at the ends of its lives
+        self._random = Random(f"{world.plan.seed} {name}")
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def member_of(self) -> dict[int, Member]:
+        """By group, the replicas that live here now."""
+        return self.life.members if self.life is not None and self.life.started else {}
+
+    async def run(self) -> None:
+        """Live, die, and live again."""
+        while True:
+            self.lives += 1
+            life = self.life = Life(self, self._random.getrandbits(64))
+            self.world.events.note("start", self.name, f"node={self.node_id}", f"life={self.lives}")
+            await life.run()
+            if not life.dead:
+                self._ended_by_itself(life)
+            self.life = None
+            await trio.sleep(self.down_ms / 1_000)
+
+    def crash(self, survival: Survival, down_ms: int, *, silent: bool = False) -> None:
+        """The process ends here and now; what its disk keeps is drawn. It is started again `down_ms` later."""
+        life = self.life
+        if life is None or life.dead:
+            return
+        self._die(life, survival, down_ms, silent)
+        self.world.gate.resume(self.name)
+        life.scope.cancel()
+
+    def strike(
+        self, kind: FaultKind, random: Random, *, name: str = "", only: OperationKind | None = None
+    ) -> bool:
+        """One of the next operations on the disk goes wrong."""
+        if self.life is None or self.life.dead:
+            return False
+        at = self.disk.operations + random.randrange(1, 30)
+        self.disk.faults = PlannedFaults([Fault(at, kind, random.getrandbits(16), name, only)])
+        return True
+
+    def slow_down(self, sync_ns: int) -> None:
+        """Its disk takes that long for a sync."""
+        self.disk.latency_ns = lambda operation: sync_ns if operation.kind is OperationKind.SYNC else sync_ns // 20
+
+    def speed_up(self) -> None:
+        """Its disk is as fast as usual."""
+        self.disk.latency_ns = self.world.usual_latency(self._random)
+
+    def make_room(self) -> None:
+        """Its disk is as large as usual."""
+        self.disk.capacity_bytes = CAPACITY_BYTES
+
+    def heal(self) -> None:
+        """Nothing goes wrong any more."""
+        self.disk.faults = PlannedFaults()
+        self.make_room()
+        self.speed_up()
+        self.world.gate.resume(self.name)
+
+    def rot(self, random: Random) -> str:
+        """Something of the disk goes bad that can be known to have been whole; what was done."""
+        disk = self.disk
+        logs = [name for name in disk.names() if name.startswith("wal/") and disk.content(name).strip(b"\0")]
+        names = [*logs, *(name for name in disk.names() if name.startswith(("segments/", "snapshots/")))]
+        names = [name for name in names if disk.content(name).strip(b"\0")]
+        if not names:
+            return ""
+        name = random.choice(names)
+        used = len(disk.content(name).rstrip(b"\0"))
+        if name == max(logs, default=""):
+            used -= LAST_BLOCKS_BYTES
+        if used <= 0:
+            return ""
+        self.doubtful = True
+        position = random.randrange(used)
+        if random.random() < 0.7:
+            disk.flip(name, position, random.randrange(8))
+            return f"{name} flip {position}"
+        sector = position - position % disk.sector_bytes
+        disk.spoil(name, sector, random.randbytes(disk.sector_bytes))
+        return f"{name} spoil {sector}"
+
+    def go_back(self, down_ms: int) -> bool:
+        """Come back with the disk of an earlier life, which others have seen behind themselves."""
+        if self.life is None or self.life.dead or not self.life.started or len(self._images) < 2:
+            return False
+        image = self._images[-2].copy(self._random)
+        self.crash(Survival.NOTHING, down_ms)
+        self.disk = image
+        self.speed_up()
+        self.doubtful = self.must_go = True
+        self.world.members.lose(self)
+        self.world.nursery.start_soon(self._replace_later)
+        return True
+
+    async def _replace_later(self) -> None:
+        await trio.sleep(OLD_DISK_S)
+        self.replace(50)
+
+    def replace(self, down_ms: int) -> None:
+        """It comes back with an empty disk, as another node."""
+        self.crash(Survival.NOTHING, down_ms)
+        self.world.members.lose(self)
+        former = self.node_id
+        self.disk = self.world.new_disk()
+        self.node_id = self.world.new_node()
+        self._images.clear()
+        self.lives_seen.clear()
+        self.doubtful = self.must_go = False
+        for box in self.world.boxes:
+            if box is not self and box.life is not None and box.life.started:
+                box.life.meet()
+                box.life.peers.forget(former)
+        self.world.events.note("replaced", self.name, f"node={former}", f"by={self.node_id}")
+        self.world.events.reached("replica replaced")
+
+    def _ended_by_itself(self, life: Life) -> None:
+        """Its disk has failed it. Whether the machine goes down with it is drawn."""
+        survival = Survival.KILLED if self._random.random() < 0.5 else self._random.choice(list(Survival))
+        self._die(life, survival, self._random.randrange(10, 500), silent=False)
+
+    def _die(self, life: Life, survival: Survival, down_ms: int, silent: bool) -> None:
+        life.dead = True
+        life.disk.mend_last_writes()
+        self._images.append(life.disk.copy(self._random).crash(Survival.NOTHING, self._random))
+        self.disk = life.disk.crash(survival, self._random)
+        self.disk.latency_ns = life.disk.latency_ns
+        self.disk.faults = PlannedFaults()
+        self.down_ms = down_ms
+        self.world.internet.crash(self.name, silent=silent)
+
+
+class Life:
+    """One process, from its start to its end."""
+
+    def __init__(self, box: Box, seed: int) -> None:
+        self.box = box
+        self.world = box.world
+        self.disk = box.disk
+        self.scope = trio.CancelScope()
+        self.dead = False
+        self.started = False
+        """Its links are up and its replicas open."""
+        self.members: dict[int, Member] = {}
+        self.store: Store
+        self.host: Host
+        self.peers: Peers
+        self._adding: dict[tuple[int, int], None] = {}
+        self._seed = seed
+        self._environment: Environment
+
+    async def run(self) -> None:
+        """Until it is crashed, or ends by itself."""
+        context = copy_context()
+        context.run(NODE.set, self.box.name)
+        try:
+            with self.scope:
+                async with trio.open_nursery() as nursery:
+                    context.run(nursery.start_soon, self._main, nursery)
+        except BaseExceptionGroup as group:
+            self._judge(group)
+
+    def _judge(self, group: BaseExceptionGroup) -> None:
+        _, others = group.split(
+            lambda error: isinstance(error, trio.Cancelled) or (isinstance(error, CrashHere) and self.dead)
+        )
+        failed, others = others.split(StorageFailed) if others is not None else (None, None)
+        if failed is not None and not self.dead:
+            self.world.events.reached("node stopped by its disk")
+            self.world.events.note("stopped", self.box.name, _first(failed))
+        if others is not None:
+            self.world.events.break_promise(f"{self.box.name} ended with {_first(others)!r}")
+
+    async def _main(self, nursery: trio.Nursery) -> None:
+        network = self.world.internet.network(self.box.name)
+        made = sim_environment(nursery, self._seed, self.disk, clock=self.box.clock, network=network)
+        environment = self._environment = made.environment
+        world = self.world
+        self.store = await Store.open(environment, world.settings.storage)
+        number = await environment.tasks.offload("life", partial(next_life, environment.disk))
+        environment.tasks.spawn("store", self.store.run)
+        self.host = Host(environment.clock, self._actor_failed)
+        environment.tasks.spawn("actors", self.host.run)
+        identity = Identity(CLUSTER_ID, self.box.node_id, number)
+        self.peers = Peers(environment, self.host, identity, world.settings.peers)
+        self.peers.lives = self.box.lives_seen
+        self.transfer = None
+        await self.peers.listen(self.box.name, PEER_PORT)
+        for log_number in sorted(self.store.groups()):
+            await self._open(*divmod(log_number, REPLICAS_OF_GROUP), None)
+        await self._found()
+        self.meet()
+        self.started = True
+
+    def meet(self) -> None:
+        """Keep links to all other nodes of the cluster, and to no others."""
+        for box in self.world.boxes:
+            if box is not self.box:
+                self.peers.connect_to(box.node_id, box.name, PEER_PORT)
+
+    async def _found(self) -> None:
+        """The first members of each group begin; again, if they died before anything of it was durable."""
+        for group, membership in self.world.founders.items():
+            for replica, node_id in membership.voters.items():
+                gone = group in self.members or (group, replica) in self.world.members.gone
+                if node_id == self.box.node_id and not gone:
+                    await self._open(group, replica, membership)
+
+    def add(self, group: int, replica: int) -> None:
+        """A new replica, without anything; it is there in a moment."""
+        if (group, replica) not in self._adding:
+            self._adding[group, replica] = None
+            self._environment.tasks.spawn("add replica", self._open, group, replica, None)
+
+    def holds(self) -> dict[str, int]:
+        """What it has promised and not done: nothing, at rest."""
+        return {}
+
+    def remove(self, group: int) -> None:
+        """A replica is no member any more: its data goes."""
+        member = self.members.pop(group)
+        member.group.stop()
+        self.peers.remove(group)
+        self.store.delete(group * REPLICAS_OF_GROUP + member.replica, lambda _: None)
+        self.world.members.gone[group, member.replica] = None
+        self.world.events.note("removed", self.box.name, f"group={group}", f"replica={member.replica}")
+
+    async def _open(self, number: int, replica: int, founders: Membership | None) -> None:
+        """Bring a replica to life, from its log or without one."""
+        world = self.world
+        log_number = number * REPLICAS_OF_GROUP + replica
+        known = log_number in self.store.groups()
+        log = self.store.log(log_number) if known else self.store.create(log_number)
+        checker = world.checkers[number]
+        member = Member(checker, replica, log)
+        member.on_standing = partial(self._standing, member)
+        environment = self._environment
+        group = member.group = Group(
+            self.host,
+            number,
+            replica,
+            log,
+            member.machine,
+            environment.tasks,
+            environment.random,
+            self.peers,
+            self.transfer,
+            world.settings.raft,
+        )
+        self.members[number] = member
+        await group.open(founders)
+        if group.core is None:
+            return
+        world.cores[number][replica] = group.core
+        group.core.observer = Watch(group.core, checker, world.cores[number], check, world.events.reached)
+        self.peers.add(group)
+
+    def _standing(self, member: Member, change: RoleChange) -> None:
+        if not self.dead:
+            about = f"term={change.term} {change.role.value}" + (" ready" if change.ready else "")
+            self.world.events.note("standing", self.box.name, member.group.name, about, change.reason)
+
+    def _actor_failed(self, actor: Actor, error: Exception) -> None:
+        if not self.dead:
+            self.world.events.break_promise(f"{self.box.name}: actor {actor.name} failed with {error!r}")
+
+
+def next_life(disk: Disk) -> int:
+    """Count the life of this store that begins; durable when it returns."""
+    number = 1
+    if LIFE in disk.list(""):
+        file = disk.open(LIFE)
+        number = _LIFE.unpack(file.pread(_LIFE.size, 0))[0] + 1
+        file.close()
+    new = f"{LIFE}.new"
+    if new in disk.list(""):
+        disk.unlink(new)
+    file = disk.create(new)
+    file.pwrite([_LIFE.pack(number)], 0)
+    file.sync()
+    file.close()
+    disk.rename(new, LIFE)
+    disk.sync_folder("")
+    return number
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
