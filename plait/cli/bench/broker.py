@@ -59,7 +59,7 @@ class BrokerProcess:
         with self._log.open("ab") as log:
             self._begun = time.perf_counter()
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(self.variables)
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(self.variables)
             )
 
     def wait_ready(self) -> float:
@@ -130,7 +130,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
 
 
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
+def environment(more: Mapping[str, str]) -> dict[str, str]:
     """This process's variables without Plait's own, and with those that were asked for.
 
     Python may keep its compiled files, as it does for an installed Plait: else a start takes twice as long.

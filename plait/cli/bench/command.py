@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from plait.cli import exits
 from plait.cli.bench.broker import BrokerFailed
@@ -21,7 +21,11 @@ from plait.cli.session import usage
 Part = Literal["stream", "queue", "sync", "start", "backlog"]
 NEED_OWN_BROKER = ("start", "backlog")
 
+app = App(name="bench", help="Measure a broker on this machine.")
+app.command("plait.cli.bench.raft:raft", name="raft", help="Measure replication: three nodes against one.")
 
+
+@app.default
 def bench(
     *,
     only: Annotated[list[Part] | None, Parameter(negative="")] = None,
