@@ -98,8 +98,9 @@ def _encode_append(group: int, message: Append, parts: list[Buffer]) -> list[Any
     entries = message.entries
     count, size_bytes = len(entries), 0
     if count:
+        if entries[-1].index != message.previous_index + count:
+            raise ValueError("an append's entries must follow one another")
         size_bytes = encode_entries(message.previous_index, entries, parts)
-        assert entries[-1].index == message.previous_index + count, "an append's entries follow one another"
     head = [_APPEND, group, message.source, message.target, message.term, message.previous_index]
     return [*head, message.previous_term, message.commit, message.sequence, count, size_bytes]
 
@@ -121,6 +122,8 @@ def encode_entries(base_index: int, entries: Sequence[Entry], parts: list[Buffer
     """
     count = len(entries)
     steps = [after - before for before, after in pairwise([base_index, *[entry.index for entry in entries]])]
+    if count and min(steps) < 1:
+        raise ValueError(f"entries behind {base_index} cannot be sent: their indexes do not rise")
     payloads = [entry.payload for entry in entries]
     lengths = list(map(len, payloads))
     try:
@@ -134,7 +137,7 @@ def encode_entries(base_index: int, entries: Sequence[Entry], parts: list[Buffer
             *lengths,
         )
     except struct.error as error:
-        raise ValueError(f"entries {base_index + 1} and following cannot be sent: {error}") from None
+        raise ValueError(f"entries behind {base_index} cannot be sent: {error}") from None
     parts.append(table)
     parts += payloads
     return len(table) + sum(lengths)

@@ -42,7 +42,8 @@ class Outbox:
         self._number += 1
         if kind is Append or kind is SnapshotOffer:
             size_bytes = payload_bytes(message)
-            if self._appends and self.waiting_bytes + size_bytes > self._settings.queue_bytes:
+            over = self._appends and self.waiting_bytes + size_bytes > self._settings.queue_bytes
+            if over or size_bytes > self._settings.payload_bytes_max:
                 return False
             self._appends.append((self._number, (group, message), size_bytes))
             self.waiting_bytes += size_bytes

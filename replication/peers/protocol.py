@@ -227,9 +227,7 @@ def _malformed(what: str) -> Refusal:
 def judge_hello(hello: Hello, mine: Identity, seen_life: int) -> int:
     """The version to speak with this dialler. Raises Refusal. `seen_life`: the highest seen of that node."""
     if hello.target != mine.node_id:
-        raise Refusal(
-            "target", f"you meant node {hello.target}, this is node {mine.node_id}: check the addresses"
-        )
+        raise Refusal("target", f"you meant node {hello.target}, this is node {mine.node_id}: check the addresses")
     _judge_identity(hello.identity, mine, seen_life)
     return min(hello.max_version, VERSION_MAX)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import trio
 
@@ -21,6 +23,10 @@ BEAT = Beat(1, 2, 5, 10, 0)
 
 def append(index: int, payload: bytes = b"x") -> Append:
     return Append(1, 2, 5, index - 1, 5, [Entry(index, 5, 1, index, 1, payload)], 0, index)
+
+
+def arrived(process: Process, source: int) -> bool:
+    return (source, append(99)) in process.members[7].received
 
 
 async def told(process: Process, group: int, *words: tuple[str, int]) -> None:
@@ -576,7 +582,7 @@ def test_after_any_trouble_all_are_linked_again_and_believe_the_same(seed: int) 
         for node, process in nodes.items():
             for other in process.peers.nodes_up():
                 process.peers.send(7, other, append(99))
-                await until(lambda at=node, to=other: (at, append(99)) in nodes[to].members[7].received)
+                await until(partial(arrived, nodes[other], node))
 
     play(story, seed)
 
