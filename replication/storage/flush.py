@@ -10,24 +10,26 @@ removes the segments. What was consumed by now is never written a second time.
 from __future__ import annotations
 
 import errno
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 
 import structlog
 import trio
 
-from replication.environment import Environment, File
+from replication.environment import Environment
 from replication.machine import Checkpoint, Entry, Range
 from replication.storage import segments
-from replication.storage.damage import Damage
+from replication.storage.install import Install, Installs
 from replication.storage.log import SLICE_NS, GroupLog
+from replication.storage.new_segment import NewSegment
+from replication.storage.ranges import touches
 from replication.storage.recovery import set_aside
 from replication.storage.segment_files import SegmentFiles
-from replication.storage.segments import Part, SegmentWriter
+from replication.storage.segments import Part
 from replication.storage.settings import StorageSettings
-from replication.storage.snapshots import SnapshotFiles, SnapshotRow
+from replication.storage.snapshots import Cut, SnapshotFiles, SnapshotRow
 from replication.storage.wal import FOLDER as WAL_FOLDER
 from replication.storage.wal import Wal
 
@@ -53,6 +55,8 @@ class Captured:
     entries: list[Entry]
     keep_above: int
     live: Sequence[Range] | None
+    install: Install | None = None
+    """The snapshot from elsewhere that the row is of."""
     parts: list[Part] = field(default_factory=list)
 
 
@@ -61,12 +65,6 @@ def needed(entry: Entry, keep_above: int, live: Sequence[Range] | None) -> bool:
     if entry.index > keep_above:
         return True
     return entry.span > 0 and (live is None or touches(live, entry.mark, entry.mark + entry.span - 1))
-
-
-def touches(ranges: Sequence[Range], first: int, last: int) -> bool:
-    """True if one of the sorted ranges has something between first and last."""
-    at = bisect_right(ranges, last, key=lambda item: item[0]) - 1
-    return at >= 0 and ranges[at][1] >= first
 
 
 class Flusher:
@@ -79,6 +77,7 @@ class Flusher:
         wal: Wal,
         segment_files: SegmentFiles,
         snapshot_files: SnapshotFiles,
+        installs: Installs,
         touched: dict[int, dict[int, GroupLog]],
         free_space: Callable[[], bool],
     ) -> None:
@@ -87,6 +86,7 @@ class Flusher:
         self._wal = wal
         self._segment_files = segment_files
         self._snapshot_files = snapshot_files
+        self._installs = installs
         self._touched = touched
         self._free_space = free_space
         self._work = trio.Event()
@@ -114,6 +114,12 @@ class Flusher:
 
     async def run(self) -> None:
         """Flush what is added until cancelled. Raises StorageFailed."""
+        try:
+            await self._run()
+        finally:
+            self._installs.end()
+
+    async def _run(self) -> None:
         while True:
             await self._work.wait()
             self._work = trio.Event()
@@ -139,10 +145,12 @@ class Flusher:
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 await self._environment.tasks.offload(LANE, partial(self._remove_segments, written))
+                self._installs.no_room()
             raise
         await self._install(captured, rows, old, through)
         await self._remove(through)
         self.flushes += 1
+        self._installs.flushed(through)
 
     # ---- what is to be written
 
@@ -165,10 +173,18 @@ class Flusher:
     def _capture_log(self, log: GroupLog, through: int) -> Captured:
         if log.deleted:
             return Captured(log, SnapshotRow(log.group, log.hard_state, deleted=True), b"", [], 0, ())
+        if log.install is not None and log.install.due(through):
+            install = log.install
+            entries = install.captured(through)
+            live = install.live
+            row = install.row(through)
+            return Captured(log, row, install.state, entries, install.index, live, install)
         checkpoint = _checkpoint(log)
         if checkpoint is not None and checkpoint.index <= log.snapshot_index:
             checkpoint = None
         old = log.snapshot_row
+        entries = log.tail.captured(through)
+        last_index, last_term = log.last_before(through)
         row = SnapshotRow(
             log.group,
             log.hard_state,
@@ -176,14 +192,16 @@ class Flusher:
             index=checkpoint.index if checkpoint is not None else log.snapshot_index,
             term=checkpoint.term if checkpoint is not None else log.snapshot_term,
             last_mark=log.last_mark,
+            last_index=last_index,
+            last_term=last_term,
             cuts=tuple(log.cuts),
-            damage=_lasting(log.damages),
+            damages=tuple(log.damages),
         )
         state = checkpoint.state if checkpoint is not None else None
         if old is None and state is None:
             state = b""
         live = _live(log, checkpoint)
-        return Captured(log, row, state, log.tail.captured(through), row.index, live)
+        return Captured(log, row, state, entries, row.index, live)
 
     # ---- segments
 
@@ -191,6 +209,8 @@ class Flusher:
         own = self._settings.segment_own_bytes
         shared: list[Captured] = []
         for item in captured:
+            if item.install is not None:
+                await self._write_staged(item, item.install, through, written)
             if sum(len(entry.payload) for entry in item.entries) >= own:
                 await self._write_file([item], through, written)
             else:
@@ -207,10 +227,18 @@ class Flusher:
         except OSError:
             await new.abandon()
             raise
-        by_group = {part.group: part for part in new.parts}
-        for item in items:
-            if item.log.group in by_group:
-                item.parts.append(by_group[item.log.group])
+        by_group = {item.log.group: item for item in items}
+        for part in new.parts:
+            by_group[part.group].parts.append(part)
+        self._add_file(number, new)
+
+    async def _write_staged(self, item: Captured, install: Install, through: int, written: list[int]) -> None:
+        """The files that a snapshot from elsewhere brought count with this flush."""
+        for new in install.files:
+            self._add_file(await new.commit(written, through), new)
+            item.parts += new.parts
+
+    def _add_file(self, number: int | None, new: NewSegment) -> None:
         if number is not None:
             self._segment_files.fresh[number] = None
             self._segment_files.add(number, new.salt, new.parts)
@@ -247,7 +275,7 @@ class Flusher:
                 assert item.log.snapshot_row is not None, "only a group with a snapshot can keep it"
                 state = files.read_state(item.log.snapshot_row)
                 if state is None:
-                    item.row.damage = item.row.damage or "the snapshot has rotted"
+                    item.row.damages += (item.log.rotten_snapshot(),)
                     old = [number for number in old if number != item.log.snapshot_row.number]
                     state = b""
             rows.append((item.row, state))
@@ -279,11 +307,13 @@ class Flusher:
         for item in captured:
             log = item.log
             log.install_snapshot(by_group[log.group])
-            if item.live is not None:
+            if item.install is not None:
+                item.install.take_effect(item.row, item.parts)
+            else:
+                log.install_parts(item.parts)  # also where the log was deleted since: a crash may undo that
+            if item.live is not None or item.install is not None:
                 log.live = item.live
-            if not log.deleted:
-                log.install_parts(item.parts)
-                log.cuts = [cut for cut in log.cuts if self._hides(log, cut.through, cut.index, through)]
+            log.cuts = [cut for cut in log.cuts if self._hides(log, cut, through)]
             log.tail.release(through)
             if clock.monotonic_ns() - since_ns > SLICE_NS:
                 await trio.lowlevel.checkpoint()
@@ -294,12 +324,12 @@ class Flusher:
         await self._environment.tasks.offload(LANE, partial(self._snapshot_files.unlink, old))
         self._snapshot_files.forgotten(old)
 
-    def _hides(self, log: GroupLog, cut_through: int, index: int, through: int) -> bool:
+    def _hides(self, log: GroupLog, cut: Cut, through: int) -> bool:
         """True while there is a segment in which the cut hides something."""
-        if cut_through >= through:
+        if cut.through >= through:
             return True
         return any(
-            part.origin <= cut_through and part.last_index > index
+            part.origin <= cut.through and part.last_index > cut.index and part.first_index <= cut.last
             for part in self._segment_files.parts_of(log.group)
         )
 
@@ -321,70 +351,6 @@ class Flusher:
             return
         clock = self._environment.clock
         await clock.sleep_until(clock.monotonic_ns() + RETRY_MS * 1_000_000)
-
-
-class NewSegment:
-    """A segment file under construction: made when the first entry comes, abandoned without a trace."""
-
-    def __init__(
-        self, environment: Environment, settings: StorageSettings, segment_files: SegmentFiles, lane: str
-    ) -> None:
-        self.salt = environment.random.getrandbits(64)
-        self.parts: list[Part] = []
-        self._environment = environment
-        self._settings = settings
-        self._segment_files = segment_files
-        self._lane = lane
-        self._number = 0
-        self._file: File | None = None
-        self._writer: SegmentWriter | None = None
-        self._part: tuple[int, int] | None = None
-
-    def add(self, group: int, origin: int, entries: Sequence[Entry]) -> None:
-        """Write entries (blocking); those of one group and origin one behind the other. Raises OSError."""
-        if not entries:
-            return
-        if self._writer is None:
-            self._number = self._segment_files.new_number()
-            self._file = self._environment.disk.create(self._name)
-            self._writer = SegmentWriter(self._file, self._number, self.salt, self._settings.segment_index_bytes)
-        if self._part != (group, origin):
-            self._part = group, origin
-            self._writer.begin(group, origin)
-        self._writer.add(entries)
-
-    async def commit(self, written: list[int]) -> int | None:
-        """Make it durable; its number, which is also added to `written` as soon as it has its name. None: it is
-        empty, so there is none. Raises OSError."""
-        if self._writer is None:
-            return None
-        await self._environment.tasks.offload(self._lane, partial(self._finish, written))
-        return self._number
-
-    async def abandon(self) -> None:
-        """Leave no file behind."""
-        if self._file is not None:
-            await self._environment.tasks.offload(self._lane, self._discard)
-
-    @property
-    def _name(self) -> str:
-        return f"{segments.FOLDER}/{self._number:012d}.tmp"
-
-    def _finish(self, written: list[int]) -> None:
-        assert self._writer is not None, "there is a writer when there are entries"
-        assert self._file is not None, "the writer has a file"
-        disk = self._environment.disk
-        self.parts = self._writer.finish()
-        self._file.close()
-        self._file = None
-        disk.rename(self._name, segments.file_name(self._number))
-        written.append(self._number)
-        disk.sync_folder(segments.FOLDER)
-
-    def _discard(self) -> None:
-        assert self._file is not None, "only an unfinished file is discarded"
-        self._file.close()
-        self._environment.disk.unlink(self._name)
 
 
 Piece = list[tuple[Captured, int, int]]
@@ -414,11 +380,15 @@ def _pieces(items: list[Captured]) -> Iterator[Piece]:
 def _write_piece(new: NewSegment, piece: Piece, origin: int) -> None:
     for item, start, end in piece:
         kept = [entry for entry in item.entries[start:end] if needed(entry, item.keep_above, item.live)]
-        new.add(item.log.group, origin, kept)
+        if item.install is None:
+            new.add(item.log.group, origin, kept)
+            continue
+        for number, run in groupby(kept, key=item.install.piece_of):
+            new.add(item.log.group, origin, list(run), number)
 
 
 def _checkpoint(log: GroupLog) -> Checkpoint | None:
-    if log.source is None:
+    if log.source is None or log.held:
         return None
     try:
         return log.source.checkpoint()
@@ -429,8 +399,3 @@ def _checkpoint(log: GroupLog) -> Checkpoint | None:
 
 def _live(log: GroupLog, checkpoint: Checkpoint | None) -> Sequence[Range] | None:
     return checkpoint.live if checkpoint is not None else log.live
-
-
-def _lasting(damages: Sequence[Damage]) -> str:
-    """What a restart would not find again by itself: rot in segments it does."""
-    return next((str(damage) for damage in damages if not damage.file.endswith(".seg")), "")

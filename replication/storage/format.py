@@ -48,6 +48,8 @@ HARD_STATE = 2
 TRUNCATE = 3
 CREATE = 4
 DELETE = 5
+DAMAGE = 6
+TOUCH = 7  # says nothing: the flush of the file is to take the group's state
 
 Echo = tuple[tuple[int, ...] | None, ...]
 """Groups of each of the blocks before, the last one first; None for a block whose groups are unknown."""
@@ -124,8 +126,11 @@ class Note:
     type: int
     group: int
     index: int
-    """A hard state's vote; the last index that a truncation keeps."""
+    """A hard state's vote; the last index that a truncation keeps; the first one that is damaged."""
     term: int
+    """A hard state's; the last index that is damaged."""
+    mark: int = 0
+    """The segment file in which there is damage; 0: in the snapshot."""
 
 
 def align(size_bytes: int) -> int:
@@ -208,9 +213,9 @@ def decode_entry(data: memoryview, at: int, seed: int) -> EntryRow | None:
     return kind, span, group, index, term, mark, length, payload_crc
 
 
-def encode_note(record_type: int, group: int, index: int = 0, term: int = 0) -> bytes:
-    """A record without payload: a hard state (vote as index), a truncation, a creation, a deletion."""
-    row = _RECORD.pack(record_type, 0, 0, 0, group, index, term, 0, 0, 0)
+def encode_note(record_type: int, group: int, index: int = 0, term: int = 0, mark: int = 0) -> bytes:
+    """A record without payload: a hard state (vote as index), a truncation, a creation, a deletion, damage."""
+    row = _RECORD.pack(record_type, 0, 0, 0, group, index, term, mark, 0, 0)
     return row + _CRC.pack(crc32c(row))
 
 

@@ -16,12 +16,14 @@ import trio
 
 from replication.environment import Environment
 from replication.machine import Entry, Range
-from replication.storage.flush import NewSegment, needed
+from replication.storage.flush import needed
 from replication.storage.log import SLICE_NS, GroupLog
+from replication.storage.new_segment import NewSegment
 from replication.storage.reading import Rotten
 from replication.storage.segment_files import SegmentFiles
 from replication.storage.segments import Part
 from replication.storage.settings import StorageSettings
+from replication.storage.stretches import Stretch
 
 LANE = "compaction"
 READ_BYTES = 512 * 1024
@@ -144,35 +146,36 @@ class Janitor:
 
     async def _copy(self, log: GroupLog, part: Part, new: NewSegment) -> None:
         """Copy what is needed of a part. Raises Rotten, and then the file is never touched again."""
-        index = part.first_index
-        while index <= part.valid_last:
-            try:
-                entries = await self._files.read_index(part, index, READ_BYTES)
-            except Rotten as error:
-                log.rotten(part, error)
-                self._damaged[part.number] = None
-                raise
-            if not entries:
-                break
-            index = entries[-1].index + 1
-            await self._environment.tasks.offload(
-                LANE, partial(_add, new, part, entries, log.snapshot_index, log.live)
-            )
+        for first, last in list(part.shown):
+            index = first
+            while index <= last:
+                try:
+                    entries = await self._files.read_index(part, index, READ_BYTES)
+                except Rotten as error:
+                    log.rotten(Stretch(part, first, last), error)
+                    self._damaged[part.number] = None
+                    raise
+                kept = [entry for entry in entries if entry.index <= last]
+                if not kept:
+                    break
+                index = entries[-1].index + 1
+                add = partial(_add, new, part, kept, log.snapshot_index, log.live)
+                await self._environment.tasks.offload(LANE, add)
 
     def _replace(self, replaced: Sequence[tuple[GroupLog, Part]], parts: Sequence[Part]) -> None:
         """The logs have their entries in the new file now."""
-        made = {(part.group, part.origin): part for part in parts}
+        made = {part.key: part for part in parts}
         for log, old in replaced:
             if any(part is old for part in log.parts):  # else it was deleted or died meanwhile
-                new = made.get((old.group, old.origin))
+                new = made.get(old.key)
                 log.replace_parts([old], [new] if new is not None else [])
 
 
 def _add(
     new: NewSegment, part: Part, entries: Sequence[Entry], keep_above: int, live: Sequence[Range] | None
 ) -> None:
-    kept = [entry for entry in entries if entry.index <= part.valid_last and needed(entry, keep_above, live)]
-    new.add(part.group, part.origin, kept)
+    kept = [entry for entry in entries if needed(entry, keep_above, live)]
+    new.add(part.group, part.origin, kept, part.piece)
 
 
 def is_dead(log: GroupLog, part: Part) -> bool:
@@ -229,16 +232,17 @@ class Scrubber:
         log = self._logs.get(group)
         index = 0
         while log is not None:
-            part = next((part for part in log.parts if part.valid_last > index), None)
-            if part is None:
+            stretch = log.stretches.of_index(index + 1)
+            if stretch is None:
                 return
-            index = max(index + 1, part.first_index)
+            index = max(index + 1, stretch.first)
             try:
-                entries = await self._files.read_index(part, index, SCRUB_READ_BYTES)
-                index = entries[-1].index if entries else part.valid_last
+                entries = await self._files.read_index(stretch.part, index, SCRUB_READ_BYTES)
+                index = min(entries[-1].index if entries else stretch.last, stretch.last)
             except Rotten as error:
-                log.rotten(part, error)
-                entries, index = [], error.last_index
+                if error.first_index <= stretch.last:
+                    log.rotten(stretch, error)
+                entries, index = [], min(error.last_index, stretch.last)
             entries_bytes = sum(len(entry.payload) for entry in entries)
             self.bytes_read += entries_bytes
             pause_ns = max(entries_bytes, 1) * 1_000_000_000 // self._bytes_per_s

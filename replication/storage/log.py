@@ -8,24 +8,36 @@ All state is in memory and changes on the loop only; what is in segment files is
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from replication.environment import Clock
-from replication.machine import Checkpoint, Entry, Range
-from replication.storage.damage import INDEX_UNKNOWN, Damage
-from replication.storage.format import HARD_STATE, TRUNCATE, HardState, Note, encode_entries, encode_note
+from replication.machine import KIND_MEMBERSHIP, Checkpoint, Entry, Range
+from replication.storage.damage import Damage, DamageKind, kind_of
+from replication.storage.format import (
+    DAMAGE,
+    HARD_STATE,
+    TRUNCATE,
+    HardState,
+    Note,
+    encode_entries,
+    encode_note,
+)
+from replication.storage.ranges import range_of, touches
 from replication.storage.reading import Rotten
 from replication.storage.segment_files import SegmentFiles
 from replication.storage.segments import Part, file_name
 from replication.storage.snapshots import Cut, SnapshotFiles, SnapshotRow
 from replication.storage.snapshots import file_name as snapshot_name
+from replication.storage.stretches import Stretch, Stretches
 from replication.storage.tail import Tail
 from replication.storage.wal import Append, Done, Wal
+
+if TYPE_CHECKING:
+    from replication.storage.install import Install, Installs
 
 __all__ = ["GroupLog", "HardState", "LogStatistics", "Source"]
 
@@ -61,7 +73,14 @@ class GroupLog:
     """One group's log. Made by Store."""
 
     def __init__(
-        self, group: int, wal: Wal, segments: SegmentFiles, snapshots: SnapshotFiles, clock: Clock, touch: Touch
+        self,
+        group: int,
+        wal: Wal,
+        segments: SegmentFiles,
+        snapshots: SnapshotFiles,
+        installs: Installs,
+        clock: Clock,
+        touch: Touch,
     ) -> None:
         self.group = group
         self.hard_state = HardState()
@@ -73,16 +92,20 @@ class GroupLog:
         """The last mark that an entry covered; marks never fall."""
         self.damages: list[Damage] = []
         self.on_damage: Callable[[Damage], None] | None = None
-        """Called when damage is found while running."""
+        """Called when damage is found while running, by a read or by the scrub."""
         self.deleted = False
         self.tail = Tail()
-        self.parts: list[Part] = []
-        """What is in segments, by rising index."""
-        self._marked: list[Part] = []  # those with marks, by rising valid_mark
+        self.stretches = Stretches()
+        """What is in segments."""
         self.cuts: list[Cut] = []
         self.live: Sequence[Range] | None = None
         """Marks still needed, as last heard from the source; None: nobody said, so all are."""
         self.source: Source | None = None
+        self.held = 0
+        """Above 0 somebody copies the snapshot: none is taken meanwhile, and nothing behind it is forgotten."""
+        self.install: Install | None = None
+        """The snapshot from elsewhere that is being staged."""
+        self._installs = installs
         self._wal = wal
         self._segments = segments
         self._snapshots = snapshots
@@ -103,17 +126,32 @@ class GroupLog:
         """What is damaged; such a group must not serve."""
         return self.damages[0] if self.damages else None
 
+    @property
+    def damage_kind(self) -> DamageKind:
+        """What that means for the replica: see replication/storage/damage.py."""
+        return kind_of(self.damages)
+
+    @property
+    def parts(self) -> list[Part]:
+        """What is in segments, by rising index."""
+        return self.stretches.parts
+
     def term_at(self, index: int) -> int | None:
         """The term of an entry behind the snapshot, or of the snapshot itself; None for any other index."""
         if index == self.snapshot_index:
             return self.snapshot_term
         if not self.snapshot_index < index <= self.last_index:
             return None
+        if index == self.last_index:
+            return self.last_term
         entry = self.tail.find(index)
         if entry is not None:
             return entry.term
-        part = self._part_of_index(index)
-        return part.term_at(index) if part is not None and part.first_index <= index else None
+        stretch = self.stretches.of_index(index)
+        if stretch is not None and stretch.first <= index:
+            return stretch.part.term_at(index)
+        named = (damage.term for damage in self.damages if damage.first_index == index == damage.last_index)
+        return next((term for term in named if term), None)
 
     def statistics(self) -> LogStatistics:
         """Figures for people and for admission."""
@@ -144,6 +182,7 @@ class GroupLog:
         payloads: list[bytes | bytearray | memoryview] = []
         payload_bytes = last_index = 0
         if entries:
+            assert self.install is None or not self.install.committing, "the log is being replaced"
             payload_bytes = encode_entries(self.group, entries, table, payloads)
             last_index = self._extend(entries)
             self.tail.append(entries)
@@ -153,6 +192,7 @@ class GroupLog:
     def truncate_after(self, index: int, done: Done) -> None:
         """Forget the entries behind `index`, which must not be before the snapshot. `done` as for `append`."""
         assert self.snapshot_index <= index <= self.last_index, "only what is behind the snapshot can be truncated"
+        assert self.install is None or not self.install.committing, "the log is being replaced"
         self._wal.clip(self, index)
         self.forget_after(index, self._wal.number - 1)
         self._wal.append(Append(self, [encode_note(TRUNCATE, self.group, index)], 1, done=done))
@@ -190,21 +230,22 @@ class GroupLog:
             if entries is not None:
                 return entries
             self._check_index(first_index)
-            part = self._part_of_index(first_index)
-            if part is None or part.first_index > first_index:
+            stretch = self.stretches.of_index(first_index)
+            if stretch is None or stretch.first > first_index:
                 return self._nothing(first_index)
             truncations = self._truncations
             try:
-                entries = await self._segments.read_index(part, first_index, max_bytes)
+                entries = await self._segments.read_index(stretch.part, first_index, max_bytes)
             except Rotten as error:
-                raise self._rotten(part, error).error(self.group)
+                raise self._rotten(stretch, error).error(self.group)
             if truncations == self._truncations:
-                return _without_gaps(entries, first_index, part.valid_last) or self._nothing(first_index)
+                return _without_gaps(entries, first_index, stretch.last) or self._nothing(first_index)
 
     def cached_marks(self, mark: int, max_bytes: int) -> list[Entry] | None:
         """Entries with a span, from the one that covers `mark` or the first behind it, up to `max_bytes` but at
         least one; [] where there is none; None: not in memory."""
-        if self.damages or (self._marked and self._marked[-1].valid_mark >= mark):
+        marked = self.stretches.marked
+        if self.damages or (marked and marked[-1].valid_mark >= mark):
             return None
         return self.tail.from_mark(mark, max_bytes)
 
@@ -212,25 +253,77 @@ class GroupLog:
         """As `cached_marks`, from wherever they are. Raises StorageDamaged."""
         behind = 0
         while True:
-            part = self._part_of_mark(mark, behind)
-            if part is None:
+            stretch = self.stretches.of_mark(mark, behind)
+            if stretch is None:
                 self._check_marks()
                 return self.tail.from_mark(mark, max_bytes)
             truncations = self._truncations
-            try:
-                entries = await self._segments.read_mark(part, mark, max_bytes)
-            except Rotten as error:
-                raise self._rotten(part, error).error(self.group)
+            entries = await self._read_marks(stretch, mark, max_bytes)
             if truncations != self._truncations:
                 continue
             self._check_marks()
-            entries = [entry for entry in entries if entry.index <= part.valid_last]
             if entries:
                 return entries
-            behind = part.last_index
+            behind = stretch.last
+
+    async def live_below(self, mark: int, max_bytes: int, skip: Sequence[Range] = ()) -> list[Entry]:
+        """Entries with a live mark, at or below the snapshot, by rising index: from the one that covers `mark` or
+        the first behind it, up to `max_bytes` but at least one; [] where there is none.
+
+        Indexes in `skip` (sorted ranges) are left out. Raises StorageDamaged.
+        """
+        behind = 0
+        while True:
+            stretch = self.stretches.of_mark(mark, behind)
+            if stretch is not None and stretch.first > self.snapshot_index:
+                return []
+            if stretch is not None and _inside(skip, stretch):
+                behind = stretch.last
+                continue
+            if stretch is None:
+                self._check_marks()
+                return self._wanted(self._tail_below(mark), max_bytes, skip)
+            truncations = self._truncations
+            read = await self._read_marks(stretch, mark, max_bytes)
+            if truncations != self._truncations:
+                continue
+            self._check_marks()
+            entries = self._wanted(read, max_bytes, skip)
+            if entries:
+                return entries
+            if read:
+                mark = read[-1].mark + read[-1].span
+            else:
+                behind = stretch.last
+
+    async def find_kind(self, kind: int, after_index: int) -> list[Entry]:
+        """The entries of that kind behind `after_index` and behind the snapshot, by rising index.
+
+        What is in segments is read, in slices. Raises StorageDamaged.
+        """
+        found: list[Entry] = []
+        index = max(after_index, self.snapshot_index) + 1
+        while index <= self.last_index and index < self._first_in_memory():
+            entries = await self.read(index, REPLAY_BYTES)
+            if not entries:
+                raise self._nowhere(index).error(self.group)
+            found += [entry for entry in entries if entry.kind == kind]
+            index = entries[-1].index + 1
+            await trio.lowlevel.checkpoint()
+        if kind == KIND_MEMBERSHIP:
+            return found + self.tail.memberships(index)
+        while index <= self.last_index:
+            entries = self.tail.from_index(index, REPLAY_BYTES) or []
+            if not entries:
+                raise self._nowhere(index).error(self.group)
+            found += [entry for entry in entries if entry.kind == kind]
+            index = entries[-1].index + 1
+            await trio.lowlevel.checkpoint()
+        return found
 
     async def load_snapshot(self) -> tuple[int, int, bytes] | None:
         """(index, term, state) of the snapshot; None if there is none. Raises StorageDamaged."""
+        self._check_index(0)
         row = self.snapshot_row
         if row is None or not row.has_state:
             return None
@@ -239,8 +332,33 @@ class GroupLog:
             return row.index, row.term, state
         if row is not self.snapshot_row:  # a flush replaced it meanwhile
             return await self.load_snapshot()
-        damage = Damage(snapshot_name(row.number), row.state_position, "the snapshot has rotted", 0, row.index)
-        raise self.damaged(damage).error(self.group)
+        raise self._found(self.rotten_snapshot(), 0).error(self.group)
+
+    async def read_snapshot(self, position: int, max_bytes: int) -> tuple[SnapshotRow, bytes] | None:
+        """The row of the snapshot and a piece of its state, which is not checked (`load_snapshot` does that).
+
+        None if there is none, or if it went away meanwhile. Raises StorageDamaged.
+        """
+        self._check_index(0)
+        row = self.snapshot_row
+        if row is None or not row.has_state:
+            return None
+        piece = await self._snapshots.read_piece(row, position, max_bytes)
+        return (row, piece) if piece is not None and row is self.snapshot_row else None
+
+    def begin_install(self, index: int, term: int, agreed_index: int) -> Install:
+        """Begin, or go on, to replace everything up to `index` by a snapshot from the leader: see Install.
+
+        The entries up to `agreed_index` are known to be the leader's too. Raises InstallRefused.
+        """
+        return self._installs.begin(self, index, term, agreed_index)
+
+    async def snapshot_now(self) -> None:
+        """Return when the snapshot is one that the source gave during this call, if it gave one.
+
+        Closes the write-ahead log's file for it. Raises StorageFull, StorageFailed.
+        """
+        await self._installs.snapshot_now(self)
 
     async def replay(self, after_index: int, sink: Callable[[list[Entry]], None]) -> None:
         """Give all entries behind `after_index` to `sink`, in order, in slices between which others have a turn.
@@ -268,16 +386,17 @@ class GroupLog:
         self.deleted = row.deleted
         self.snapshot_index, self.snapshot_term = row.index, row.term
         self.last_index, self.last_term, self.last_mark = row.index, row.term, row.last_mark
+        if row.last_index > row.index:
+            self.last_index, self.last_term = row.last_index, row.last_term
         self.cuts = list(row.cuts)
-        if row.damage:
-            self.damages.append(Damage(snapshot_name(row.number), 0, row.damage))
+        self.damages += row.damages
 
     def restore_parts(self, parts: list[Part]) -> None:
         """Then with what is in segments."""
         self.install_parts(parts)
-        if self.parts and self.parts[-1].valid_last > self.last_index:
-            last = self.parts[-1]
-            self.last_index, self.last_term = last.valid_last, last.term_at(last.valid_last)
+        last = self.stretches.last
+        if last is not None and last.last > self.last_index:
+            self.last_index, self.last_term = last.last, last.part.term_at(last.last)
         self.last_mark = max([self.last_mark, *(part.last_mark for part in self.parts)])
 
     def restore_entries(self, number: int, entries: list[Entry]) -> Range | None:
@@ -298,9 +417,25 @@ class GroupLog:
         self.tail.restore(number, entries[start:])
         return missing
 
-    def restore_missing(self, index: int) -> None:
-        """An entry of a write-ahead log file is damaged."""
-        self.last_index = max(self.last_index, index)
+    def restore_rotten(self, number: int, index: int, term: int, mark: int) -> Range | None:
+        """The payload of an entry of a write-ahead log file has rotted; the indexes that are missing before it."""
+        if index <= self.last_index:
+            self.forget_after(index - 1, number - 1)
+        missing = (self.last_index + 1, index - 1) if index > self.last_index + 1 else None
+        self.last_index, self.last_term = index, term
+        self.last_mark = max(self.last_mark, mark)
+        return missing
+
+    def missing(self) -> list[Range]:
+        """Indexes behind the snapshot that are nowhere."""
+        held = [(stretch.first, stretch.last) for stretch in self.stretches.all]
+        held += [(chunk.first_index, chunk.last_index) for chunk in self.tail.chunks]
+        index, found = self.snapshot_index + 1, list[Range]()
+        for first, last in [*held, (self.last_index + 1, self.last_index)]:
+            if first > index:
+                found.append((index, first - 1))
+            index = max(index, last + 1)
+        return found
 
     def restore_note(self, number: int, note: Note) -> None:
         """A hard state or truncation was read from a write-ahead log file."""
@@ -308,47 +443,72 @@ class GroupLog:
             self.hard_state = HardState(note.term, note.index)
         elif note.type == TRUNCATE:
             self.forget_after(note.index, number - 1)
+        elif note.type == DAMAGE:
+            file = file_name(note.mark) if note.mark else "segments" if note.index else "the snapshot"
+            hidden = bool(note.index and not note.mark)
+            what = "found by a former process"
+            self.damaged(Damage(file, 0, what, note.index, note.term, lost=False, hidden=hidden))
 
     # ---- for the flush and the janitor
 
     def damaged(self, damage: Damage) -> Damage:
         """Note damage, once for each place."""
         for known in self.damages:
-            if (known.file, known.position) == (damage.file, damage.position):
+            if known.covers(damage):
                 return known
         self.damages.append(damage)
         if self.on_damage is not None:
             self.on_damage(damage)
         return damage
 
-    def rotten(self, part: Part, error: Rotten) -> Damage:
-        """Note what was found while a part was read."""
-        return self._rotten(part, error)
+    def rotten_snapshot(self) -> Damage:
+        """What to note when the snapshot's state cannot be read."""
+        row = self.snapshot_row
+        assert row is not None, "there is a snapshot"
+        place = snapshot_name(row.number), row.state_position
+        return Damage(*place, "the snapshot has rotted", 0, 0, lost=False, hidden=False)
 
-    def install_parts(self, parts: Sequence[Part]) -> None:
-        """Add parts of segments, cut where truncations say so."""
-        for part in parts:
+    def last_before(self, through: int) -> tuple[int, int]:
+        """Index and term of the last entry that is not in files behind `through`, nor on its way to one."""
+        index = (self.tail.first_behind(through) or self.last_index + 1) - 1
+        return index, self.term_at(index) or 0
+
+    def rotten(self, stretch: Stretch, error: Rotten) -> Damage:
+        """Note what was found while a stretch was read."""
+        return self._rotten(stretch, error)
+
+    def install_parts(self, parts: Iterable[Part]) -> None:
+        """Add parts of segments, without what is no part of the log."""
+        found = list(parts)
+        for part in found:
             for cut in self.cuts:
                 if part.origin <= cut.through:
-                    part.valid_last = min(part.valid_last, cut.index)
+                    part.hide(cut.index + 1, cut.last)
         self._segments.changed = True
-        usable = [part for part in [*self.parts, *parts] if part.valid_last >= part.first_index]
-        self.parts = sorted(usable, key=lambda part: part.first_index)
-        self._marked = [part for part in self.parts if part.marks]
-        following: int | None = None
-        for part in reversed(self._marked):  # a part that was cut may name marks that others have now
-            part.valid_mark = part.last_mark if following is None else min(part.last_mark, following - 1)
-            following = part.first_mark if following is None else min(part.first_mark, following)
+        self.stretches = Stretches([*self.parts, *found])
 
     def replace_parts(self, old: Sequence[Part], new: Sequence[Part]) -> None:
         """Parts were rewritten, or are not needed any more."""
-        self.parts = [part for part in self.parts if not any(part is gone for gone in old)]
+        self.stretches = Stretches(part for part in self.parts if not any(part is gone for gone in old))
         self.install_parts(new)
 
     def install_snapshot(self, row: SnapshotRow) -> None:
         """A snapshot file is durable."""
         self.snapshot_index, self.snapshot_term = row.index, row.term
         self._segments.changed = True
+
+    def replaced(self, row: SnapshotRow, damages: Sequence[Damage], parts: Sequence[Part]) -> None:
+        """A snapshot that came from elsewhere is durable, as are the entries that came with it, in these parts.
+
+        What the log ends with from now on stands in the row; so does what of the older parts is no part of it.
+        """
+        self._truncations += 1
+        self.cuts = list(row.cuts)
+        self.install_parts([*self._take_parts(), *parts])
+        self.last_index, self.last_term = row.last_index, row.last_term
+        self.last_mark = row.last_mark
+        self.damages = list(damages)
+        self.install = None
 
     @property
     def snapshot_row(self) -> SnapshotRow | None:
@@ -361,13 +521,14 @@ class GroupLog:
         self._truncations += 1
         self.tail.truncate_after(index)
         self.cuts = [cut for cut in self.cuts if cut.through > through or cut.index < index]
-        self.cuts.append(Cut(through, index))
+        self.cuts.append(Cut(through, index))  # those that it implies were left out
         self.install_parts(self._take_parts())
         self.last_index, self.last_term = index, term
-        self.damages = [damage for damage in self.damages if damage.first_index <= index]
+        left = [damage for damage in self.damages if damage.first_index <= index]
+        self.damages = [damage if damage.lost else damage.until(index) for damage in left]
 
     def _take_parts(self) -> list[Part]:
-        parts, self.parts = self.parts, []
+        parts, self.stretches = self.parts, Stretches()
         return parts
 
     # ---- within
@@ -386,24 +547,57 @@ class GroupLog:
         if mark > self.last_mark:
             self.last_mark = mark
 
-    def _part_of_index(self, index: int) -> Part | None:
-        """The part that has this index, or else the first behind it."""
-        at = bisect_left(self.parts, index, key=lambda part: part.valid_last)
-        return self.parts[at] if at < len(self.parts) else None
+    async def _read_marks(self, stretch: Stretch, mark: int, max_bytes: int) -> list[Entry]:
+        """What the stretch has from the mark on."""
+        try:
+            entries = await self._segments.read_mark(stretch.part, mark, max_bytes, stretch.first)
+        except Rotten as error:
+            if error.first_index > stretch.last:
+                return []  # rot behind the stretch, in what another part has anew
+            raise self._rotten(stretch, error).error(self.group)
+        return [entry for entry in entries if entry.index <= stretch.last]
 
-    def _part_of_mark(self, mark: int, behind: int) -> Part | None:
-        """The first part behind index `behind` that has this mark or one behind it."""
-        marked = self._marked
-        for at in range(bisect_left(marked, mark, key=lambda part: part.valid_mark), len(marked)):
-            if marked[at].first_index > behind:
-                return marked[at]
-        return None
+    def _wanted(self, entries: Iterable[Entry], max_bytes: int, skip: Sequence[Range]) -> list[Entry]:
+        """Those that are live, covered by the snapshot and not in `skip`."""
+        found: list[Entry] = []
+        for entry in entries:
+            if entry.index > self.snapshot_index or max_bytes <= 0:
+                break
+            live = self.live is None or touches(self.live, entry.mark, entry.mark + entry.span - 1)
+            if live and range_of(skip, entry.index) is None:
+                found.append(entry)
+                max_bytes -= len(entry.payload)
+        return found
 
-    def _rotten(self, part: Part, error: Rotten) -> Damage:
-        last = min(error.last_index, part.valid_last)
-        return self.damaged(
-            Damage(file_name(part.number), error.position, error.what, min(error.first_index, last), last)
-        )
+    def _tail_below(self, mark: int) -> list[Entry]:
+        """Entries with a span that are in memory and covered by the snapshot, from that mark on."""
+        below = sum(len(c.entries) for c in self.tail.chunks if c.first_index <= self.snapshot_index)
+        return self.tail.from_mark(mark, 1 << 62) if below else []
+
+    def _first_in_memory(self) -> int:
+        """From here on all entries are in memory."""
+        chunks = self.tail.chunks
+        first = self.last_index + 1
+        for chunk in reversed(chunks):
+            if chunk.last_index + 1 < first:
+                break
+            first = chunk.first_index
+        return first
+
+    def _rotten(self, stretch: Stretch, error: Rotten) -> Damage:
+        number = stretch.part.number
+        first = min(max(error.first_index, stretch.first), stretch.last)
+        last = max(min(error.last_index, stretch.last), first)
+        damage = Damage(file_name(number), error.position, error.what, first, last, lost=False, hidden=False)
+        return self._found(damage, number)
+
+    def _found(self, damage: Damage, segment: int) -> Damage:
+        """Note damage found at run time, also on disk, so that the next process knows of it at once."""
+        known = self.damaged(damage)
+        if known is damage and not self.deleted:
+            note = encode_note(DAMAGE, self.group, damage.first_index, damage.last_index, segment)
+            self._wal.append(Append(self, [note], 1))
+        return known
 
     def _check_index(self, index: int) -> None:
         for damage in self.damages:
@@ -411,9 +605,9 @@ class GroupLog:
                 raise damage.error(self.group)
 
     def _check_marks(self) -> None:
-        """Marks cannot be placed around damage whose extent is unknown, or that is no part of a segment."""
+        """Marks cannot be placed around damage that reading does not come across."""
         for damage in self.damages:
-            if damage.last_index == INDEX_UNKNOWN or not damage.file.endswith(".seg"):
+            if damage.hidden:
                 raise damage.error(self.group)
 
     def _nothing(self, index: int) -> list[Entry]:
@@ -423,7 +617,13 @@ class GroupLog:
         return []
 
     def _nowhere(self, index: int) -> Damage:
-        return self.damaged(Damage("segments", 0, f"entry {index} is missing", index, index))
+        damage = Damage("segments", 0, f"entry {index} is missing", index, index, lost=False)
+        return self._found(damage, 0)
+
+
+def _inside(skip: Sequence[Range], stretch: Stretch) -> bool:
+    found = range_of(skip, stretch.first)
+    return found is not None and found[1] >= stretch.last
 
 
 Touch = Callable[[int, GroupLog], None]

@@ -44,9 +44,14 @@ class PartReader:
         """
         return self._collect(self._points.before_index(first_index), max_bytes, first_index, None)
 
-    def from_mark(self, mark: int, max_bytes: int) -> list[Entry]:
-        """Entries with a span, from the one that covers `mark` or the next behind it; as `from_index`."""
-        return self._collect(self._points.before_mark(mark), max_bytes, 0, mark)
+    def from_mark(self, mark: int, max_bytes: int, first_index: int = 0) -> list[Entry]:
+        """Entries with a span, from the one that covers `mark` or the next behind it; as `from_index`.
+
+        None before `first_index`, which may be what lies behind a damaged place: that one is not read then.
+        """
+        points = self._points
+        position = max(points.before_mark(mark), points.before_index(first_index))
+        return self._collect(position, max_bytes, first_index, mark)
 
     def _collect(self, position: int, max_bytes: int, first_index: int, mark: int | None) -> list[Entry]:
         self._ahead = min(max(max_bytes, READ_BYTES_MIN), READ_BYTES_MAX)

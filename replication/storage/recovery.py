@@ -1,7 +1,9 @@
 """What a node finds on its disk when it starts.
 
-    read_disk   (blocking)  folders and log files are synced, then read; a torn tail is cut, and that synced
-    LogBuilder  (memory)    snapshot rows, then segments, then the write-ahead log in order
+    read_disk    (blocking)  folders and log files are synced, then read
+    finish_disk  (blocking)  a torn tail is cut, and that synced, when the file that says so is durable
+
+What the groups have of it is put together in replication/storage/rebuilding.py.
 
 Every step may be cut short by another crash and done again: nothing is deleted but what a durable file makes
 needless.
@@ -9,7 +11,6 @@ needless.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from replication.environment import Disk, File
@@ -17,10 +18,7 @@ from replication.machine import Range
 from replication.storage import snapshots, wal
 from replication.storage.damage import Damage
 from replication.storage.format import (
-    CREATE,
-    DELETE,
     ECHO_BLOCKS,
-    ECHO_DELETED,
     FIRST_BLOCK,
     SECTOR_BYTES,
     Echo,
@@ -30,11 +28,9 @@ from replication.storage.format import (
     encode_entries,
     encode_note,
 )
-from replication.storage.log import GroupLog
-from replication.storage.scan import Block, Hole, Scan, scan_file
+from replication.storage.scan import BadPayload, Block, Scan, scan_file
 from replication.storage.segment_files import SegmentFiles
 from replication.storage.segments import FOLDER as SEGMENT_FOLDER
-from replication.storage.segments import Part
 from replication.storage.segments import file_name as segment_name
 from replication.storage.snapshots import FOLDER as SNAPSHOT_FOLDER
 from replication.storage.snapshots import SnapshotFiles
@@ -64,8 +60,8 @@ class Found:
     """Not flushed yet, oldest first, none of them empty."""
     continues: FileHeader = field(default_factory=lambda: FileHeader(1, 0, 0, 0, 0))
     """What the header of the next file says."""
-    lost: list[Damage] = field(default_factory=list)
-    """Damage that may be of any group."""
+    lost: list[tuple[int, Damage]] = field(default_factory=list)
+    """Damage that may be of any group, with the number of the file behind whose content it has its place."""
     lost_segments: list[Damage] = field(default_factory=list)
     last: Block | None = None
     """The last block of all, for which nobody vouches: it is in none of the files, and goes into the next one."""
@@ -99,9 +95,10 @@ class Found:
         block = FirstBlock(self.last.named() or ())
         for item in self.last.items:
             if isinstance(item, Note):
-                block.table.append(encode_note(item.type, item.group, item.index, item.term))
+                block.table.append(encode_note(item.type, item.group, item.index, item.term, item.mark))
                 block.records += 1
             else:
+                assert not isinstance(item, BadPayload), "the last block is whole"
                 block.payload_bytes += encode_entries(*item, block.table, block.payloads)
                 block.records += len(item[1])
         return block
@@ -195,7 +192,8 @@ def _chain(contents: list[_LogContent], covered: int, found: Found) -> list[_Log
 
 
 def _report_missing(content: _LogContent, found: Found) -> None:
-    found.lost.append(Damage(content.name, 0, "a write-ahead log file is missing before this one"))
+    damage = Damage(content.name, 0, "a write-ahead log file is missing before this one")
+    found.lost.append((content.number - 1, damage))
 
 
 def _take_file(content: _LogContent, successor: _LogContent | None, found: Found) -> None:
@@ -203,7 +201,8 @@ def _take_file(content: _LogContent, successor: _LogContent | None, found: Found
     after = found.continues
     header = content.header
     if header is None:
-        found.lost.append(Damage(content.name, 0, "the header of a write-ahead log file is damaged"))
+        damage = Damage(content.name, 0, "the header of a write-ahead log file is damaged")
+        found.lost.append((content.number, damage))
         scan = Scan(end=content.size_bytes, last_seq=after.previous_seq + content.size_bytes // SECTOR_BYTES)
     else:
         scan = scan_file(content.data, header, successor.header if successor else None, content.unreadable)
@@ -214,7 +213,7 @@ def _take_file(content: _LogContent, successor: _LogContent | None, found: Found
             scan = whole
             scan.torn = torn
         if scan.torn and successor is not None:
-            found.lost.append(Damage(content.name, scan.end, LOST))
+            found.lost.append((content.number, Damage(content.name, scan.end, LOST)))
         elif scan.torn:
             found.torn_file = content.name
     last = scan.items[-1] if scan.items and successor is None else None
@@ -281,7 +280,8 @@ def _read_segments(disk: Disk, segment_files: SegmentFiles, covered: int, found:
     for number in _numbers(disk, SEGMENT_FOLDER, ".seg"):
         file = segment_files.load(number)
         if file is None:
-            damage = Damage(segment_name(number), 0, "the directory of a segment file is damaged")
+            what = "the directory of a segment file is damaged"
+            damage = Damage(segment_name(number), 0, what, lost=False)
             found.lost_segments.append(damage)
             continue
         origin = max((part.origin for part in file.parts), default=0)
@@ -290,7 +290,7 @@ def _read_segments(disk: Disk, segment_files: SegmentFiles, covered: int, found:
         if origin in unflushed:  # of a flush that was cut short: all of it is in the write-ahead log still
             orphans.append(number)
         else:
-            found.lost.append(Damage(segment_name(number), 0, f"snapshot file {origin} is missing"))
+            found.lost.append((0, Damage(segment_name(number), 0, f"snapshot file {origin} is missing")))
     _name_again(disk, SEGMENT_FOLDER, [segment_name(number) for number in _rewritten(segment_files)])
     for number in orphans:
         del segment_files.files[number]
@@ -301,156 +301,11 @@ def _read_segments(disk: Disk, segment_files: SegmentFiles, covered: int, found:
 
 def _rewritten(segment_files: SegmentFiles) -> list[int]:
     """Files with parts that stand in for older ones which are still there."""
-    seen: dict[tuple[int, int], None] = {}
+    seen: dict[tuple[int, int, int], None] = {}
     found: dict[int, None] = {}
     for number, file in segment_files.files.items():
         for part in file.parts:
-            if (part.group, part.origin) in seen:
+            if part.key in seen:
                 found[number] = None
-            seen[part.group, part.origin] = None
+            seen[part.key] = None
     return list(found)
-
-
-# ---- the logs
-
-
-class LogBuilder:
-    """Puts together what each group has. Memory only."""
-
-    def __init__(
-        self,
-        found: Found,
-        snapshot_files: SnapshotFiles,
-        segment_files: SegmentFiles,
-        new_log: Callable[[int], GroupLog],
-    ) -> None:
-        self.logs: dict[int, GroupLog] = {}
-        self.deleted: dict[int, None] = {}
-        self.touched: dict[int, dict[int, GroupLog]] = {}
-        """By file, the logs that have something in it."""
-        self._found = found
-        self._snapshot_files = snapshot_files
-        self._segment_files = segment_files
-        self._new_log = new_log
-        self._nameless: dict[int, Damage] = {}  # lost blocks by seq, until an echo names their groups
-        self._lost: list[Damage] = list(found.lost)
-
-    def build(self) -> None:
-        """All of it, in the order in which it was written."""
-        self._rows()
-        self._segments()
-        for file in self._found.files:
-            self.touched[file.number] = {}
-            for item in file.scan.items:
-                if isinstance(item, Hole):
-                    self._hole(file, item)
-                else:
-                    self._block(file, item)
-        if self._found.last is not None:
-            number = self._found.continues.number
-            self.touched[number] = {}
-            self._block(LogFile(number, Scan()), self._found.last)
-        self._lost += self._nameless.values()
-        for damage in self._lost + self._found.lost_segments:
-            for log in self.logs.values():
-                log.damaged(damage)
-        if self._lost and self.touched:  # the next flush writes down what is damaged, of every group
-            self.touched[max(self.touched)].update(self.logs)
-
-    def _rows(self) -> None:
-        unreadable = max(self._snapshot_files.unreadable, default=0)
-        for group, row in self._snapshot_files.newest.items():
-            if row.deleted:
-                self.deleted[group] = None
-                continue
-            log = self.logs[group] = self._new_log(group)
-            log.restore_row(row)
-            if row.number < unreadable:  # that file may have had a newer one
-                log.damaged(
-                    Damage(snapshots.file_name(unreadable), 0, "the directory of a snapshot file is damaged")
-                )
-
-    def _segments(self) -> None:
-        parts: dict[int, dict[int, Part]] = {}
-        for file in self._segment_files.files.values():  # rising numbers: a rewritten part replaces its original
-            for part in file.parts:
-                parts.setdefault(part.group, {})[part.origin] = part
-        for group, found in parts.items():
-            if group not in self.deleted:
-                damage = Damage(segment_name(next(iter(found.values())).number), 0, "what goes with it is missing")
-                self._log(group, damage).restore_parts(list(found.values()))
-
-    def _log(self, group: int, damage: Damage) -> GroupLog:
-        """A group's log; where it should be known and is not, an empty and damaged one."""
-        log = self.logs.get(group)
-        if log is None:
-            log = self.logs[group] = self._new_log(group)
-            log.damaged(damage)
-        return log
-
-    def _hole(self, file: LogFile, hole: Hole) -> None:
-        file.damaged = True
-        damage = Damage(wal.file_name(file.number), hole.position, LOST)
-        if hole.last_seq - hole.first_seq >= ECHO_BLOCKS:
-            self._lost.append(damage)
-        else:
-            for seq in range(hole.first_seq, hole.last_seq + 1):
-                self._nameless[seq] = damage
-
-    def _block(self, file: LogFile, block: Block) -> None:
-        for back, groups in enumerate(block.echo):
-            damage = self._nameless.pop(block.seq - 1 - back, None)
-            if damage is not None and groups is not None:
-                self._named(file, groups, damage)
-        name = wal.file_name(file.number)
-        touched = self.touched[file.number]
-        for item in block.items:
-            group = item.group if isinstance(item, Note) else item[0]
-            if group in self.deleted:
-                continue
-            if isinstance(item, Note) and item.type == CREATE and group not in self.logs:
-                self.logs[group] = self._new_log(group)
-            log = self._log(group, Damage(name, block.position, "the group's creation is missing"))
-            touched[group] = log
-            if not isinstance(item, Note):
-                missing = log.restore_entries(file.number, item[1])
-                if missing is not None:
-                    log.damaged(Damage(name, block.position, "entries are missing", *missing))
-            elif item.type == DELETE:
-                self._delete(group)
-            else:
-                log.restore_note(file.number, item)
-        self._rotten(file, block)
-
-    def _rotten(self, file: LogFile, block: Block) -> None:
-        name = wal.file_name(file.number)
-        for bad in block.bad_payloads:
-            file.damaged = True
-            if bad.group in self.deleted:
-                continue
-            damage = Damage(
-                name, bad.position, f"the payload of entry {bad.index} has rotted", bad.index, bad.index
-            )
-            log = self._log(bad.group, damage)
-            self.touched[file.number][bad.group] = log
-            log.damaged(damage)
-            log.restore_missing(bad.index)
-        if block.lost_records:
-            file.damaged = True
-            self._nameless[block.seq] = Damage(name, block.position, LOST)
-
-    def _named(self, file: LogFile, groups: tuple[int, ...], damage: Damage) -> None:
-        for number in groups:
-            group = number & ~ECHO_DELETED
-            if group in self.deleted:
-                continue
-            log = self._log(group, damage)
-            self.touched[file.number][group] = log
-            if number & ECHO_DELETED:
-                self._delete(group)
-            else:
-                log.damaged(damage)
-
-    def _delete(self, group: int) -> None:
-        self.logs.pop(group).deleted = True
-        self.deleted[group] = None

@@ -42,6 +42,9 @@ class BadPayload:
 
     group: int
     index: int
+    term: int
+    mark: int
+    """The last mark that it covers."""
     position: int
 
 
@@ -51,22 +54,25 @@ class Block:
 
     position: int
     seq: int
-    items: list[tuple[int, list[Entry]] | Note]
-    """(group, entries) and notes, in order."""
+    items: list[tuple[int, list[Entry]] | Note | BadPayload]
+    """(group, entries), notes and entries that have rotted, in order."""
     echo: Echo
     """Groups of the blocks before."""
-    bad_payloads: list[BadPayload] = field(default_factory=list)
     lost_records: int = 0
     """Records whose group is unknown, because table and record are damaged."""
 
     @property
+    def bad_payloads(self) -> list[BadPayload]:
+        """Its entries that have rotted."""
+        return [item for item in self.items if isinstance(item, BadPayload)]
+
+    @property
     def whole(self) -> bool:
-        return not self.bad_payloads and not self.lost_records
+        return not self.lost_records and not self.bad_payloads
 
     def groups(self) -> tuple[int, ...]:
         """The groups that the block has something of, each once, in order."""
-        named = (item.group if isinstance(item, Note) else item[0] for item in self.items)
-        return tuple(dict.fromkeys([*named, *(bad.group for bad in self.bad_payloads)]))
+        return tuple(dict.fromkeys(item[0] if isinstance(item, tuple) else item.group for item in self.items))
 
     def named(self) -> tuple[int, ...] | None:
         """The groups as the next block's echo names them; None: unknown."""
@@ -227,12 +233,12 @@ def _read_payloads(
             continue
         kind_of, kind, _, span, group, index, term, mark, length, payload_crc, _ = row
         if kind_of != ENTRY:
-            items.append(Note(kind_of, group, index, term))
+            items.append(Note(kind_of, group, index, term, mark))
             of_group = -1
             continue
         payload = data[position : position + length]
         if crc32c(payload) != payload_crc or len(payload) != length:
-            block.bad_payloads.append(BadPayload(group, index, position))
+            items.append(BadPayload(group, index, term, mark + max(span - 1, 0), position))
             of_group = -1
         else:
             if group != of_group:
@@ -245,6 +251,6 @@ def _read_payloads(
 def _bad_rest(rows: Sequence[Row | None], position: int, block: Block) -> None:
     for row in rows:
         if row is not None and row[0] == ENTRY:
-            block.bad_payloads.append(BadPayload(row[4], row[5], position))
+            block.items.append(BadPayload(row[4], row[5], row[6], row[7] + max(row[3] - 1, 0), position))
         elif row is not None:
-            block.items.append(Note(row[0], row[4], row[5], row[6]))
+            block.items.append(Note(row[0], row[4], row[5], row[6], row[7]))

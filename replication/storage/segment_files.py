@@ -64,7 +64,7 @@ class SegmentFiles:
         """True when files may have died or shrunk since the janitor last looked."""
         self.last_number = 0
         self._open: OrderedDict[int, File] = OrderedDict()
-        self._indexes: OrderedDict[tuple[int, int, int], SparseIndex] = OrderedDict()
+        self._indexes: OrderedDict[tuple[int, ...], SparseIndex] = OrderedDict()
         self._points = 0
 
     def load(self, number: int) -> SegmentFile | None:
@@ -88,7 +88,7 @@ class SegmentFiles:
         self.files[number] = SegmentFile(number, seed_of(salt, number), parts)
 
     def new_number(self) -> int:
-        """A number higher than all so far."""
+        """A number higher than all so far. On the loop only."""
         self.last_number += 1
         return self.last_number
 
@@ -102,9 +102,10 @@ class SegmentFiles:
         """See PartReader.from_index. Raises Rotten."""
         return await self._read(part, partial(PartReader.from_index, first_index=first_index, max_bytes=max_bytes))
 
-    async def read_mark(self, part: Part, mark: int, max_bytes: int) -> list[Entry]:
+    async def read_mark(self, part: Part, mark: int, max_bytes: int, first_index: int = 0) -> list[Entry]:
         """See PartReader.from_mark. Raises Rotten."""
-        return await self._read(part, partial(PartReader.from_mark, mark=mark, max_bytes=max_bytes))
+        read = partial(PartReader.from_mark, mark=mark, max_bytes=max_bytes, first_index=first_index)
+        return await self._read(part, read)
 
     def retire(self, number: int) -> None:
         """No log needs the file any more."""
@@ -152,7 +153,7 @@ class SegmentFiles:
         return handle
 
     def _index(self, handle: File, file: SegmentFile, part: Part) -> SparseIndex:
-        key = (part.number, part.group, part.origin)
+        key = (part.number, *part.key)
         points = self._indexes.pop(key, None)
         if points is None:
             try:

@@ -16,9 +16,10 @@ from struct import Struct
 
 from replication.crc import crc32c
 from replication.environment import Buffer, File
-from replication.machine import Entry
+from replication.machine import Entry, Range
 from replication.storage.directory import CONTENT_START, seed_of, write_directory
 from replication.storage.format import RECORD_BYTES, encode_entry
+from replication.storage.ranges import without
 
 FOLDER = "segments"
 MAGIC = b"PLAITSEG"
@@ -27,7 +28,7 @@ WRITE_BYTES = 1 << 20
 JOIN_BELOW_BYTES = 4096
 """Average size of buffers below which a write joins them."""
 
-_PART = Struct("<QQQQqqQQQQQIII")
+_PART = Struct("<QQQQqqIIQQQQIII")
 _TERM = Struct("<QQ")
 _POINT = Struct("<QqQ")
 POINT_BYTES = _POINT.size
@@ -72,12 +73,14 @@ class Part:
 
     group: int
     origin: int
-    """The last write-ahead log file of the flush that its entries come from; kept by compaction."""
+    """The last write-ahead log file of the flush that its entries come from; kept by compaction, as is `piece`."""
     first_index: int
     last_index: int
     first_mark: int = 0
     last_mark: int = -1
     entries: int = 0
+    piece: int = 0
+    """Tells parts of one group and origin from each other: an installed snapshot brings several."""
     marks: int = 0
     """Sum of the spans."""
     position: int = 0
@@ -90,10 +93,22 @@ class Part:
     """(first index, term) for each change of the term."""
     number: int = 0
     """The segment file it is in."""
-    valid_last: int = 0
-    """Entries behind this index were truncated later; they are still in the file."""
-    valid_mark: int = -1
-    """The last mark that may be looked for here: those behind belong to later parts."""
+    shown: list[Range] = field(default_factory=list)
+    """Indexes that are part of the log; others in the file were truncated later, or replaced by another part."""
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """What it stays when it is rewritten into another file."""
+        return self.group, self.origin, self.piece
+
+    @property
+    def valid_last(self) -> int:
+        """The last index that is part of the log; 0: none is."""
+        return self.shown[-1][1] if self.shown else 0
+
+    def hide(self, first_index: int, last_index: int) -> None:
+        """These indexes are no part of the log any more, whatever the file has there."""
+        self.shown = without(self.shown, first_index, last_index)
 
     @property
     def end(self) -> int:
@@ -121,10 +136,10 @@ class SegmentWriter:
         self._points: list[SparseIndex] = []
         self._unmarked = 0  # points at the end of the part whose mark is not known yet
 
-    def begin(self, group: int, origin: int) -> None:
+    def begin(self, group: int, origin: int, piece: int = 0) -> None:
         """The entries that follow belong to this group."""
         self._end_part()
-        self._parts.append(Part(group, origin, 0, 0, position=self._position, number=self._number))
+        self._parts.append(Part(group, origin, 0, 0, piece=piece, position=self._position, number=self._number))
         self._points.append(SparseIndex())
 
     def add(self, entries: Sequence[Entry]) -> None:
@@ -153,9 +168,24 @@ class SegmentWriter:
             part.last_index = entries[-1].index
             part.entries += len(entries)
 
-    def finish(self) -> list[Part]:
-        """Write what is left, index and directory, and sync; the parts as a reader needs them."""
+    @property
+    def size_bytes(self) -> int:
+        """Of the file so far."""
+        return self._position
+
+    def save(self) -> None:
+        """Sync what was added so far."""
+        self._flush()
+        self._file.sync()
+
+    def finish(self, origin: int | None = None) -> list[Part]:
+        """Write what is left, index and directory, and sync; the parts as a reader needs them.
+
+        `origin`: of all parts, where it was not known before.
+        """
         self._end_part()
+        for part in self._parts:
+            part.origin = part.origin if origin is None else origin
         self._flush()
         self._write_points()
         directory = b"".join(map(encode_part, self._parts))
@@ -168,7 +198,7 @@ class SegmentWriter:
             part = self._parts[-1]
             self._mark_points(part.last_mark + 1)
             part.size_bytes = self._position - part.position
-            part.valid_last = part.last_index
+            part.shown = [(part.first_index, part.last_index)]
 
     def _mark_points(self, mark: int) -> None:
         points = self._points[-1]
@@ -204,6 +234,7 @@ def encode_part(part: Part) -> bytes:
         part.first_mark,
         part.last_mark,
         part.entries,
+        part.piece,
         part.marks,
         part.position,
         part.size_bytes,
@@ -222,11 +253,11 @@ def decode_parts(directory: memoryview, rows: int, number: int) -> list[Part]:
     for _ in range(rows):
         row = _PART.unpack_from(directory, at)
         at += _PART.size
-        terms = [_TERM.unpack_from(directory, at + n * _TERM.size) for n in range(row[13])]
+        terms = [_TERM.unpack_from(directory, at + n * _TERM.size) for n in range(row[14])]
         at += len(terms) * _TERM.size
-        part = Part(*row[:13])
+        part = Part(*row[:14])
         part.terms = [(int(index), int(term)) for index, term in terms]
-        part.number, part.valid_last = number, part.last_index
+        part.number, part.shown = number, [(part.first_index, part.last_index)]
         parts.append(part)
     return parts
 

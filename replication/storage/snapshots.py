@@ -2,12 +2,12 @@
 
     header │ state of group 7 │ state of group 9 │ ... │ directory, twice │ header
 
-The row of a group in the directory holds its term and vote, the place of its state, where truncations cut its
-segments, and what is damaged. File N says that everything in write-ahead log files up to N is in segments and
-snapshots: writing it is the one moment at which a flush counts. Of several rows of a group the newest file's
-counts. A file goes when it has none that counts; few that are left are carried over into the next file. A deleted
-group leaves a row behind for as long as any file has something of it: group ids are never used again, and nothing
-is deleted for want of metadata.
+The row of a group in the directory holds its term and vote, the place of its state, the entry that its log ended
+with, what of its segments is no part of the log any more, and what is damaged. File N says that everything in
+write-ahead log files up to N is in segments and snapshots: writing it is the one moment at which a flush counts.
+Of several rows of a group the newest file's counts. A file goes when it has none that counts; few that are left
+are carried over into the next file. A deleted group leaves a row behind for as long as any file has something of
+it: group ids are never used again, and nothing is deleted for want of metadata.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from struct import Struct
 
 from replication.crc import crc32c
 from replication.environment import Buffer, Environment, File
+from replication.storage.damage import INDEX_UNKNOWN, Damage
 from replication.storage.directory import CONTENT_START, Unreadable, read_directory, write_directory
 from replication.storage.format import HardState
 
@@ -36,17 +37,25 @@ READ_TRIES = 2
 
 DELETED = 1
 HAS_STATE = 2
+KNOWS_LAST = 4
+DAMAGE_LOST = 1
+DAMAGE_HIDDEN = 2
 
 _ROW = Struct("<QIQQQQqQQIII")
-_CUT = Struct("<QQ")
+_OLD_CUT = Struct("<QQ")
+_MORE = Struct("<QQII")
+_CUT = Struct("<QQQ")
+_DAMAGE = Struct("<QQQQIII")
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Entries behind `index` in segments of flushes up to `through` were truncated and are no part of the log."""
+    """Entries behind `index`, up to `last`, in segments of flushes up to `through` are no part of the log: they
+    were truncated, or a snapshot that was installed has replaced them."""
 
     through: int
     index: int
+    last: int = INDEX_UNKNOWN
 
 
 @dataclass(slots=True)
@@ -60,9 +69,12 @@ class SnapshotRow:
     index: int = 0
     term: int = 0
     last_mark: int = 0
+    last_index: int = 0
+    """The last entry of the log behind that flush; 0: not known."""
+    last_term: int = 0
     cuts: tuple[Cut, ...] = ()
-    damage: str = ""
-    """What is damaged, for people; such a group stays out of service over restarts."""
+    damages: tuple[Damage, ...] = ()
+    """What is damaged; such a group stays out of service over restarts."""
     state_position: int = 0
     state_bytes: int = 0
     state_crc: int = 0
@@ -72,7 +84,8 @@ class SnapshotRow:
     @property
     def size_bytes(self) -> int:
         """About what it takes in its file."""
-        return self.state_bytes + 2 * (_ROW.size + len(self.cuts) * _CUT.size + len(self.damage))
+        more = len(self.cuts) * _CUT.size + len(self.damages) * 2 * _DAMAGE.size
+        return self.state_bytes + 2 * (_ROW.size + _MORE.size + more)
 
 
 class SnapshotFiles:
@@ -178,16 +191,24 @@ class SnapshotFiles:
         """A group's state (blocking); None if it is damaged, or the disk refuses to read it more than once."""
         for _ in range(READ_TRIES):
             try:
-                state = self._read_state(row)
+                state = self._read_state(row, 0, row.state_bytes)
             except OSError:
                 continue
             return state if len(state) == row.state_bytes and crc32c(state) == row.state_crc else None
         return None
 
-    def _read_state(self, row: SnapshotRow) -> bytes:
+    async def read_piece(self, row: SnapshotRow, position: int, size_bytes: int) -> bytes | None:
+        """Some bytes of a group's state, not checked; None where the disk refuses."""
+        size_bytes = max(min(size_bytes, row.state_bytes - position), 0)
+        try:
+            return await self._tasks.offload("segments", partial(self._read_state, row, position, size_bytes))
+        except OSError:
+            return None
+
+    def _read_state(self, row: SnapshotRow, position: int, size_bytes: int) -> bytes:
         file = self._disk.open(file_name(row.number))
         try:
-            return file.pread(row.state_bytes, row.state_position)
+            return file.pread(size_bytes, row.state_position + position)
         finally:
             file.close()
 
@@ -212,10 +233,9 @@ def _write(file: File, number: int, salt: int, rows: Sequence[tuple[SnapshotRow,
 
 def encode_row(row: SnapshotRow) -> bytes:
     """A row of the directory."""
-    damage = row.damage.encode()
     fixed = _ROW.pack(
         row.group,
-        (DELETED if row.deleted else 0) | (HAS_STATE if row.has_state else 0),
+        (DELETED if row.deleted else 0) | (HAS_STATE if row.has_state else 0) | KNOWS_LAST,
         row.hard_state.term,
         row.hard_state.vote,
         row.index,
@@ -224,10 +244,19 @@ def encode_row(row: SnapshotRow) -> bytes:
         row.state_position,
         row.state_bytes,
         row.state_crc,
-        len(row.cuts),
-        len(damage),
+        0,
+        0,
     )
-    return fixed + b"".join(_CUT.pack(cut.through, cut.index) for cut in row.cuts) + damage
+    more = _MORE.pack(row.last_index, row.last_term, len(row.cuts), len(row.damages))
+    cuts = (_CUT.pack(cut.through, cut.index, cut.last) for cut in row.cuts)
+    return b"".join((fixed, more, *cuts, *map(_encode_damage, row.damages)))
+
+
+def _encode_damage(damage: Damage) -> bytes:
+    flags = (DAMAGE_LOST if damage.lost else 0) | (DAMAGE_HIDDEN if damage.hidden else 0)
+    file, what = damage.file.encode(), damage.what.encode()
+    ends = damage.first_index, damage.last_index
+    return _DAMAGE.pack(*ends, damage.position, damage.term, flags, len(file), len(what)) + file + what
 
 
 def decode_rows(directory: memoryview, count: int, number: int) -> list[SnapshotRow]:
@@ -235,32 +264,56 @@ def decode_rows(directory: memoryview, count: int, number: int) -> list[Snapshot
     rows: list[SnapshotRow] = []
     at = 0
     for _ in range(count):
-        group, flags, term, vote, index, snapshot_term, mark, position, size, crc, cuts, damage = _ROW.unpack_from(
-            directory, at
-        )
-        at += _ROW.size
-        found = tuple(Cut(*_CUT.unpack_from(directory, at + n * _CUT.size)) for n in range(cuts))
-        at += cuts * _CUT.size
-        text = bytes(directory[at : at + damage]).decode()
-        at += damage
-        rows.append(
-            SnapshotRow(
-                group,
-                HardState(term, vote),
-                bool(flags & DELETED),
-                bool(flags & HAS_STATE),
-                index,
-                snapshot_term,
-                mark,
-                found,
-                text,
-                position,
-                size,
-                crc,
-                number,
-            )
-        )
+        row, at = _decode_row(directory, at, number)
+        rows.append(row)
     return rows
+
+
+def _decode_row(directory: memoryview, at: int, number: int) -> tuple[SnapshotRow, int]:
+    """The row that begins there, and where the next one does."""
+    group, flags, term, vote, index, snapshot_term, mark, position, size, crc, cuts, damage = _ROW.unpack_from(
+        directory, at
+    )
+    row = SnapshotRow(
+        group,
+        HardState(term, vote),
+        bool(flags & DELETED),
+        bool(flags & HAS_STATE),
+        index,
+        snapshot_term,
+        mark,
+        state_position=position,
+        state_bytes=size,
+        state_crc=crc,
+        number=number,
+    )
+    at += _ROW.size
+    row.cuts = tuple(Cut(*_OLD_CUT.unpack_from(directory, at + n * _OLD_CUT.size)) for n in range(cuts))
+    at += cuts * _OLD_CUT.size
+    if damage:
+        what = bytes(directory[at : at + damage]).decode()
+        row.damages = (Damage(file_name(number), 0, what),)
+        at += damage
+    return (row, _decode_more(row, directory, at)) if flags & KNOWS_LAST else (row, at)
+
+
+def _decode_more(row: SnapshotRow, directory: memoryview, at: int) -> int:
+    """What later versions added; where the next row begins."""
+    row.last_index, row.last_term, cuts, damages = _MORE.unpack_from(directory, at)
+    at += _MORE.size
+    row.cuts = tuple(Cut(*_CUT.unpack_from(directory, at + n * _CUT.size)) for n in range(cuts))
+    at += cuts * _CUT.size
+    found: list[Damage] = []
+    for _ in range(damages):
+        first, last, position, term, flags, file_bytes, what_bytes = _DAMAGE.unpack_from(directory, at)
+        at += _DAMAGE.size
+        texts = bytes(directory[at : at + file_bytes + what_bytes])
+        at += len(texts)
+        file, what = texts[:file_bytes].decode(), texts[file_bytes:].decode()
+        lost, hidden = bool(flags & DAMAGE_LOST), bool(flags & DAMAGE_HIDDEN)
+        found.append(Damage(file, position, what, first, last, lost, hidden, term))
+    row.damages = tuple(found)
+    return at
 
 
 def file_name(number: int) -> str:

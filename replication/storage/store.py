@@ -19,9 +19,12 @@ from replication.environment import Environment
 from replication.storage.damage import StorageFailed, StorageLocked
 from replication.storage.flush import Flusher
 from replication.storage.format import CREATE, DELETE, encode_note
+from replication.storage.install import Installs
 from replication.storage.janitor import Janitor, Scrubber
+from replication.storage.life import begin_life
 from replication.storage.log import GroupLog
-from replication.storage.recovery import Found, LogBuilder, finish_disk, read_disk
+from replication.storage.rebuilding import LogBuilder
+from replication.storage.recovery import Found, finish_disk, read_disk
 from replication.storage.segment_files import SegmentFiles
 from replication.storage.settings import StorageSettings
 from replication.storage.snapshots import SnapshotFiles
@@ -72,6 +75,12 @@ class Store:
         self._deleted: dict[int, None] = {}
         self._touched: dict[int, dict[int, GroupLog]] = {}
         self._recovered: dict[int, None] = {}
+        self.life = 0
+        """How many times this directory was opened, this time included; it only ever rises. 1: it was new."""
+        self.empty_at_open = False
+        """Nothing was in the directory, and nothing is known to be missing: no promise was ever made from it."""
+        self.forgot = False
+        """Records were lost of which nobody knows whose they were: whole groups may be missing."""
 
     @classmethod
     async def open(cls, environment: Environment, settings: StorageSettings | None = None) -> Store:
@@ -104,12 +113,14 @@ class Store:
     def _build(self, found: Found) -> None:
         environment, settings = self._environment, self._settings
         self._wal = Wal(environment, settings, found.continues, self._on_full, self._space.free)
+        self._installs = Installs(environment, settings, self._segment_files, self._wal)
         self._flusher = Flusher(
             environment,
             settings,
             self._wal,
             self._segment_files,
             self._snapshot_files,
+            self._installs,
             self._touched,
             self._space.free,
         )
@@ -126,6 +137,10 @@ class Store:
         self._flusher.full = [file.number for file in found.files]
         self._flusher.damaged = {file.number: None for file in found.files if file.damaged}
         self._recovered = dict.fromkeys(self._flusher.full)
+        self.forgot = builder.forgot
+        nothing = not (builder.logs or builder.deleted or builder.forgot or self._segment_files.files)
+        self.life, known = begin_life(self._environment.disk, self._wal.number)
+        self.empty_at_open = nothing and known < self._wal.number
 
     def _report(self, found: Found) -> None:
         """Tell people what was found."""
@@ -161,6 +176,7 @@ class Store:
         log = self._dying[group] = self._logs.pop(group)
         log.deleted = True
         self._deleted[group] = None
+        self._installs.forget(log)
 
         def deleted(error: Exception | None) -> None:
             if error is None:
@@ -281,7 +297,13 @@ class Store:
 
     def _new_log(self, group: int) -> GroupLog:
         return GroupLog(
-            group, self._wal, self._segment_files, self._snapshot_files, self._environment.clock, self._touch
+            group,
+            self._wal,
+            self._segment_files,
+            self._snapshot_files,
+            self._installs,
+            self._environment.clock,
+            self._touch,
         )
 
     def _touch(self, number: int, log: GroupLog) -> None:

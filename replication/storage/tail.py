@@ -13,7 +13,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from replication.machine import Entry
+from replication.machine import KIND_MEMBERSHIP, Entry
 
 NOT_PLACED = 0
 """File number of a chunk none of whose entries is placed yet."""
@@ -22,7 +22,7 @@ NOT_PLACED = 0
 class Chunk:
     """A run of entries in one file."""
 
-    __slots__ = ("ends", "entries", "first_index", "number", "size_bytes", "spots")
+    __slots__ = ("ends", "entries", "first_index", "memberships", "number", "size_bytes", "spots")
 
     def __init__(self, number: int, first_index: int) -> None:
         self.number = number
@@ -30,6 +30,7 @@ class Chunk:
         self.entries: list[Entry] = []
         self.ends = array("q")  # last mark of each entry that has a span, in order
         self.spots = array("Q")  # where in `entries` that entry is
+        self.memberships: list[int] = []  # indexes of entries of that kind
         self.size_bytes = 0
 
     @property
@@ -45,6 +46,8 @@ class Chunk:
             if entry.span:
                 self.ends.append(entry.mark + entry.span - 1)
                 self.spots.append(spot)
+            elif entry.kind == KIND_MEMBERSHIP:
+                self.memberships.append(entry.index)
             spot += 1
         self.entries.extend(entries)
         self.size_bytes += size_bytes
@@ -56,6 +59,7 @@ class Chunk:
         spanned = bisect_left(self.spots, keep)
         del self.ends[spanned:]
         del self.spots[spanned:]
+        self.memberships = [index for index in self.memberships if index < self.first_index + keep]
         self.size_bytes -= sum(len(entry.payload) for entry in gone)
         return gone
 
@@ -130,6 +134,15 @@ class Tail:
             found += chunk.entries[: max(self.placed_index - chunk.first_index + 1, 0)]
         return found
 
+    def first_behind(self, through: int) -> int | None:
+        """The first index that is in a file behind `through` or has no place yet; None: there is none."""
+        for chunk in self.chunks:
+            if chunk.number == NOT_PLACED or chunk.number > through:
+                return chunk.first_index
+            if chunk is self.chunks[-1] and chunk.last_index > self.placed_index:
+                return max(chunk.first_index, self.placed_index + 1)
+        return None
+
     def release(self, through: int) -> None:
         """Forget the entries in files up to number `through`: they are in segments now, or dead."""
         chunks = self.chunks
@@ -148,6 +161,15 @@ class Tail:
             if index >= chunk.first_index:
                 return chunk.entries[index - chunk.first_index] if index <= chunk.last_index else None
         return None
+
+    def memberships(self, first_index: int) -> list[Entry]:
+        """The entries of KIND_MEMBERSHIP from `first_index` on."""
+        return [
+            chunk.entries[index - chunk.first_index]
+            for chunk in self.chunks
+            for index in chunk.memberships
+            if index >= first_index
+        ]
 
     def from_index(self, first_index: int, max_bytes: int) -> list[Entry] | None:
         """Entries without a gap from `first_index` on, up to `max_bytes` but at least one; None: not here."""

@@ -148,6 +148,9 @@ class Wal:
         self._spare: tuple[File, str] | None = None
         self._spares = 0
         self._spare_taken = trio.Event()
+        self._rotate_from = 0
+        self.on_no_room: Callable[[], None] = lambda: None
+        """Called when there is no room on the disk for the next file."""
         self.failed: StorageFailed | None = None
         self.no_room = False
         """True while there is no room on the disk for the next file."""
@@ -185,6 +188,11 @@ class Wal:
         if self.failed is not None:
             raise self.failed
 
+    def rotate(self, number: int) -> None:
+        """Close file `number`, as soon as the next one is ready, as if it were full; it has something in it."""
+        self._rotate_from = max(self._rotate_from, number)
+        self._wake.set()
+
     async def close(self) -> None:
         """Write what waits and a last seal; return when `run` has ended."""
         self._closing = True
@@ -209,7 +217,7 @@ class Wal:
         self._started = True
         try:
             while await self._rest():
-                batch = self._take()
+                batch = None if self._rotation_due() else self._take()
                 if batch is None:
                     self._on_full(await self._rotate())
                 else:
@@ -226,6 +234,7 @@ class Wal:
         while True:
             if self._spare is None:
                 await self._prepare_spare()
+                self._wake.set()
             self._spare_taken = trio.Event()
             if self.no_room:
                 with trio.move_on_after(SPARE_RETRY_MS / 1e3):
@@ -237,7 +246,7 @@ class Wal:
 
     async def _rest(self) -> bool:
         """Wait for work; seal when there is none for a while. False: closed, and all is written."""
-        while not self._pending:
+        while self.failed is None and not self._pending and not self._rotation_due():
             if self._closing:
                 if self._sealed:
                     return False
@@ -251,7 +260,13 @@ class Wal:
                 await self._wake.wait()
             if not self._wake.is_set():
                 await self._write_seal()
+        if self.failed is not None:
+            raise self.failed
         return True
+
+    def _rotation_due(self) -> bool:
+        """Somebody wants the file closed, and that cannot fail for want of room."""
+        return self._rotate_from >= self.number and self._position > FIRST_BLOCK and self._spare is not None
 
     def _take(self) -> list[Append] | None:
         """What goes into the next block, at least one append; None if the file is full."""
@@ -339,6 +354,7 @@ class Wal:
         if self.failed is None:
             self.failed = StorageFailed(f"this node's disk failed and nothing more is written: {error}")
             self.failed.__cause__ = error
+        self._wake.set()
         pending, self._pending = self._pending, deque()
         for item in pending:
             if item.done is not None:
@@ -351,7 +367,9 @@ class Wal:
         """Close the full file and open the next; the number of the full one."""
         full, old = self._header.number, self._file
         self._next = FileHeader(full + 1, 0, full, self._seq, self._position)
-        size_bytes = BLOCK_HEADER_BYTES + self._echo_bytes() + self._pending[0].size_bytes
+        size_bytes = BLOCK_HEADER_BYTES
+        if not self._rotation_due():
+            size_bytes += self._echo_bytes() + self._pending[0].size_bytes
         await self._open_next(FIRST_BLOCK + align(size_bytes), None)
         if old is not None:
             await self._environment.tasks.offload("wal", old.close)
@@ -430,6 +448,7 @@ class Wal:
             if error.errno != errno.ENOSPC:
                 raise self.fail(error)
             self.no_room = True  # the writer can still try, when it needs the file; until then admission refuses
+            self.on_no_room()
 
     def _make_spare(self, name: str) -> tuple[File, str]:
         file = self._environment.disk.create(name, self._settings.wal_file_bytes)

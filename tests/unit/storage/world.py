@@ -117,3 +117,8 @@ async def replayed(log: GroupLog, after_index: int = 0) -> list[tuple[int, int, 
     found: list[Entry] = []
     await log.replay(after_index, found.extend)
     return plain(found)
+
+
+def kind(log: GroupLog) -> str:
+    """What the log says of its damage."""
+    return log.damage_kind
