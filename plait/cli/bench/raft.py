@@ -20,9 +20,9 @@ from plait.cli.session import usage
 def raft(
     *,
     only: Annotated[list[str] | None, Parameter(negative="")] = None,
-    rounds: int = 5,
-    batches: int = 300,
-    singles: int = 300,
+    rounds: int = 9,
+    batches: int = 150,
+    singles: int = 150,
     groups: int = 1_000,
     idle_s: float = 10.0,
     start_groups: int = 10_000,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -167,14 +166,13 @@ class Work:
         driven, machine, size = self._groups[group], self._machines[group], len(batch)
         first = machine.count
         proposed = 0
-        begun, cpu = time.perf_counter(), time.process_time()
+        begun = time.perf_counter()
         while (done := (machine.count - first) // size) < batches:
             while proposed < min(done + under_way, batches):
                 driven.propose(batch, driven.term)
                 proposed += 1
             await machine.news()
-        seconds = time.perf_counter() - begun
-        return {"entries": batches * size, "seconds": seconds, "cpu_s": time.process_time() - cpu}
+        return {"entries": batches * size, "seconds": time.perf_counter() - begun}
 
     async def single(self, group: int, count: int) -> list[float]:
         """Propose one entry, wait until it is applied, and again; the seconds of each."""
@@ -239,7 +237,7 @@ async def serve(orders: NodeOrders) -> None:
         nursery.start_soon(store.run)
         host = Host(environment.clock, _failed)
         nursery.start_soon(host.run)
-        identity = Identity(CLUSTER, orders.node, _next_life(Path(orders.folder) / "life"))
+        identity = Identity(CLUSTER, orders.node, store.life)
         peers = Peers(environment, host, identity)
         _, port = await peers.listen("127.0.0.1", orders.port)
         work = Work(orders.node, environment, store, host, peers)
@@ -274,9 +272,3 @@ def _say(answer: Answer) -> None:
 
 def _failed(actor: Actor, error: Exception) -> None:
     raise SystemExit(f"{actor.name} failed: {error!r}")
-
-
-def _next_life(file: Path) -> int:
-    life = int(file.read_text()) + 1 if file.exists() else 1
-    file.write_text(str(life))
-    return life
