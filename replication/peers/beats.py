@@ -70,10 +70,12 @@ def _numbers(found: list[Any]) -> bool:
 class Sleepers:
     """Groups that sleep, with a digest for each bucket."""
 
-    __slots__ = ("counts", "digests", "terms")
+    __slots__ = ("changes", "counts", "digests", "terms")
 
     def __init__(self) -> None:
         self.terms: dict[int, int] = {}
+        self.changes = 0
+        """Rises with every change: while it stands, nothing needs to be compared anew."""
         self.counts = [0] * BUCKETS
         self.digests = [0] * BUCKETS
 
@@ -94,6 +96,7 @@ class Sleepers:
         return sorted(group for group in self.terms if group % BUCKETS in buckets)
 
     def _count(self, group: int, one: int, mixed: int) -> None:
+        self.changes += 1
         bucket = group % BUCKETS
         self.counts[bucket] += one
         self.digests[bucket] = (self.digests[bucket] + mixed) & _MASK
@@ -116,6 +119,7 @@ class Rounds:
         self._theirs = [(0, 0)] * BUCKETS
         self._mine = [(0, 0)] * BUCKETS  # as of the last comparison
         self._differed = [0] * BUCKETS  # beats in a row, with neither side changed
+        self._led_changes = self._followed_changes = -1  # as of the last look at all buckets
         self._ask_to_wake: list[int] = []
 
     def speak(self) -> Beat:
@@ -124,13 +128,18 @@ class Rounds:
         whole, self._whole_next = self._whole_next, False
         if whole:
             self._said = [(0, 0)] * BUCKETS
+        slept = self._news() if whole or self._led_changes != self._led.changes else []
+        wake, self._ask_to_wake = self._ask_to_wake, []
+        return Beat(self._sequence, whole, self._again, wake, slept)
+
+    def _news(self) -> list[int]:
+        self._led_changes = self._led.changes
         slept: list[int] = []
         for bucket, now in enumerate(zip(self._led.counts, self._led.digests, strict=True)):
             if now != self._said[bucket]:
                 self._said[bucket] = now
                 slept += (bucket, *now)
-        wake, self._ask_to_wake = self._ask_to_wake, []
-        return Beat(self._sequence, whole, self._again, wake, slept)
+        return slept
 
     def hear(self, beat: Beat) -> list[int]:
         """The groups to wake, in order of group. A beat that comes twice, or behind a later one, says nothing."""
@@ -144,6 +153,10 @@ class Rounds:
 
     def _learn(self, beat: Beat) -> list[int]:
         """What sleeps here and is not what sleeps there."""
+        still = not beat.whole and not beat.slept and self._followed_changes == self._followed.changes
+        if still and self._mine == self._theirs:
+            return []
+        self._followed_changes = self._followed.changes
         theirs = [(0, 0)] * BUCKETS if beat.whole else self._theirs.copy()
         for at in range(0, len(beat.slept), 3):
             bucket, count, digest = beat.slept[at : at + 3]

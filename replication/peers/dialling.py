@@ -7,7 +7,8 @@ A side dials while it has no connection. That two who dial at once end with one,
 - while its own HELLO is out, the lower node id refuses the other's ("crossed"), and the higher one gives up its
   own attempt and welcomes the other's;
 - nobody says HELLO while it has welcomed the other's and waits for the CONFIRM;
-- an acceptor takes a connection for real at the CONFIRM only: one that its dialler has given up replaces nothing.
+- an acceptor takes a connection for real at the CONFIRM only, and a dialler one that is WELCOME only while it has
+  none: what one side has given up replaces nothing at the other.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ class House(Protocol):
     def seen_life(self, node: int) -> int:
         """The highest life that was seen of that node."""
 
+    def is_welcome(self, node: int, kind: str) -> bool:
+        """A connection of that node and kind was welcomed and waits for its CONFIRM."""
+
     def refused(self, node: int, refusal: Refusal) -> None:
         """The node will not have this one, or this one not the node."""
 
@@ -75,7 +79,6 @@ class Dialler:
         self._address: tuple[str, int] | None = None
         self._failures = 0  # in a row
         self._hello_out = False
-        self._welcomed = 0  # connections of the other side that wait for their CONFIRM
         self._wanted = trio.Event()
         self._life = trio.CancelScope()
         self._pausing = trio.CancelScope()
@@ -112,11 +115,6 @@ class Dialler:
             raise Refusal(CROSSED, "both sides dialled at once, and mine goes on: it has the lower node id")
         self._attempt.cancel()
 
-    def greeting(self, one: int) -> None:
-        """A connection of the other side was welcomed (1), or does not wait for its CONFIRM any more (-1)."""
-        self._welcomed += one
-        self.wake()
-
     # this side dials
 
     async def _keep(self) -> None:
@@ -130,7 +128,7 @@ class Dialler:
                     await self._dial()
 
     def _needed(self) -> bool:
-        return not self._link.has(self._kind) and not self._welcomed
+        return not self._link.has(self._kind) and not self._house.is_welcome(self._link.node, self._kind)
 
     async def _pause(self) -> None:
         settings = self._settings
@@ -189,7 +187,7 @@ class Dialler:
             hello = Hello(house.identity, house.process, self._kind, node)
             welcome = await say_hello(stream, hello, hearing)
             judge_welcome(welcome, house.identity, node, house.seen_life(node))
-            if self._attempt.cancel_called:  # the other side's was welcomed in this very moment
+            if self._attempt.cancel_called or self._link.has(self._kind):  # the other side was quicker
                 return None
             connection = self._connection(stream, hearing)
             self._link.adopt(connection, welcome.identity.store_life, welcome.process)

@@ -64,6 +64,9 @@ class Household(Protocol):
     def seen_life(self, node: int) -> int:
         """The highest life that was seen of that node."""
 
+    def is_welcome(self, node: int, kind: str) -> bool:
+        """A connection of that node and kind was welcomed and waits for its CONFIRM."""
+
     def saw_life(self, node: int, life: int) -> None:
         """A connection with that life of the node was made."""
 

@@ -79,6 +79,7 @@ class Peers:
         self._accepting = trio.CancelScope()
         self._knocking: OrderedDict[int, trio.CancelScope] = OrderedDict()  # oldest first
         self._knocks = 0
+        self._welcome_now: dict[tuple[int, str], int] = {}  # (node, kind): how many wait for their CONFIRM
 
     # the door
 
@@ -214,6 +215,10 @@ class Peers:
         """See link.Household."""
         return self.lives.get(node, 0)
 
+    def is_welcome(self, node: int, kind: str) -> bool:
+        """See link.Household."""
+        return (node, kind) in self._welcome_now
+
     def saw_life(self, node: int, life: int) -> None:
         """See link.Household."""
         self.refusals.pop(node, None)
@@ -332,15 +337,18 @@ class Peers:
         return version
 
     async def _welcome(self, stream: trio.abc.Stream, hello: Hello, version: int, hearing: Hearing) -> None:
-        link = self._links.get(hello.identity.node_id)
-        if link is not None:
-            link.diallers[hello.kind].greeting(1)
+        who = (hello.identity.node_id, hello.kind)
+        self._welcome_now[who] = self._welcome_now.get(who, 0) + 1
         try:
             await stream.send_all(Welcome(version, self.identity, self.process).encode())
             read_confirm(await next_word(stream, hearing))
         finally:
+            self._welcome_now[who] -= 1
+            if not self._welcome_now[who]:
+                del self._welcome_now[who]
+            link = self._links.get(hello.identity.node_id)
             if link is not None:
-                link.diallers[hello.kind].greeting(-1)
+                link.diallers[hello.kind].wake()
 
     def _take(self, stream: trio.abc.Stream, hello: Hello, hearing: Hearing) -> tuple[PeerLink, Connection]:
         who = hello.identity
@@ -364,6 +372,8 @@ class Peers:
                 if link.address is None and not link.up:
                     del self._links[other]
                     link.stop()
+                    if not any(sleepers.terms for sleepers in self._sleepers[other]):
+                        del self._sleepers[other]
         if len(self._links) >= self.settings.peers_max:
             raise Refusal("too_many", f"this node has links to {len(self._links)} nodes, which is its limit")
         return self._new_link(node)
