@@ -70,10 +70,8 @@ class ReplicaLog:
             unapplied.popleft()
         if not unapplied or unapplied[0].index != first_index:
             return []
-        found: list[Entry] = []
-        while unapplied and unapplied[0].index <= last_index and len(found) < count:
-            found.append(unapplied.popleft())
-        return found
+        count = min(count, last_index - first_index + 1, len(unapplied))
+        return [unapplied.popleft() for _ in range(count)]
 
     def forget_unapplied(self) -> None:
         """A snapshot took their place."""

@@ -59,7 +59,7 @@ def track(core: RaftCore, now_ns: int) -> None:
 def append(core: RaftCore, now_ns: int, entries: list[Entry]) -> None:
     """Write entries of this term; they are sent with the next `take`."""
     core.write(entries)
-    size_bytes = sum(len(entry.payload) for entry in entries)
+    size_bytes = _size_of(entries)
     core.uncommitted.append((entries[-1].index, size_bytes))
     core.uncommitted_bytes += size_bytes
     core.dirty = bool(core.progress)
@@ -137,7 +137,7 @@ def loaded(core: RaftCore, now_ns: int, progress: Progress, first_index: int, en
     core.dirty = True
     wanted = progress.next == first_index and progress.pace in (Pace.PROBE, Pace.REPLICATE)
     if wanted and entries and core.log.term_at(entries[-1].index) == entries[-1].term:
-        _append_to(core, now_ns, progress, entries)
+        _append_to(core, now_ns, progress, entries, _size_of(entries))
 
 
 def on_append_answer(core: RaftCore, now_ns: int, answer: AppendAnswer) -> None:
@@ -174,8 +174,9 @@ def collect(core: RaftCore) -> None:
         _confirm_reads(core)
     if core.dirty:
         core.dirty = False
+        runs: dict[int, _Run | None] = {}
         for progress in core.progress.values():
-            _send_log(core, progress)
+            _send_log(core, progress, runs)
 
 
 # ---- within
@@ -248,7 +249,23 @@ def _look_after(core: RaftCore, now_ns: int, progress: Progress) -> None:
         _send_offer(core, progress)
 
 
-def _send_log(core: RaftCore, progress: Progress) -> None:
+_Run = tuple[Sequence[Entry], int]
+"""Entries of the log that follow one another, and the bytes of their payloads."""
+
+
+def _run(core: RaftCore, first_index: int, runs: dict[int, _Run | None]) -> _Run | None:
+    """What may be sent from there on; None: not in memory. Followers at the same place are given the same."""
+    if first_index not in runs:
+        entries = core.log.cached(first_index, core.settings.append_bytes)
+        runs[first_index] = (entries, _size_of(entries)) if entries is not None else None
+    return runs[first_index]
+
+
+def _size_of(entries: Sequence[Entry]) -> int:
+    return sum([len(entry.payload) for entry in entries])
+
+
+def _send_log(core: RaftCore, progress: Progress, runs: dict[int, _Run | None]) -> None:
     settings = core.settings
     now_ns = core.now_ns
     while not progress.loading:
@@ -261,20 +278,22 @@ def _send_log(core: RaftCore, progress: Progress) -> None:
             return
         if progress.pace is Pace.REPLICATE and progress.full(settings.window_messages, settings.window_bytes):
             return
-        entries: list[Entry] | None = []
+        run: _Run | None = ((), 0)
         if progress.next <= core.log.last_index:
-            entries = core.log.cached(progress.next, settings.append_bytes)
+            run = _run(core, progress.next, runs)
         elif not progress.asked:
             return
-        if entries is None:
+        if run is None:
             progress.loading = True
             progress.probed_ns = now_ns if progress.pace is Pace.PROBE else None
             core.output.wanted.append((progress.replica, progress.next))
             return
-        _append_to(core, now_ns, progress, entries)
+        _append_to(core, now_ns, progress, *run)
 
 
-def _append_to(core: RaftCore, now_ns: int, progress: Progress, entries: Sequence[Entry]) -> None:
+def _append_to(
+    core: RaftCore, now_ns: int, progress: Progress, entries: Sequence[Entry], size_bytes: int
+) -> None:
     previous = progress.next - 1
     previous_term = core.log.term_at(previous)
     if previous_term is None:
@@ -296,7 +315,7 @@ def _append_to(core: RaftCore, now_ns: int, progress: Progress, entries: Sequenc
     if progress.pace is Pace.PROBE:
         progress.probed_ns = now_ns
     elif entries:
-        progress.sent(entries[-1].index, sum(len(entry.payload) for entry in entries), now_ns)
+        progress.sent(entries[-1].index, size_bytes, now_ns)
 
 
 def _offer(core: RaftCore, progress: Progress, now_ns: int) -> None:
