@@ -36,10 +36,10 @@ class Members:
         """By group, the boxes that are to have a voter."""
         self.gone: dict[tuple[int, int], None] = {}
         """(group, replica) that must not come back: removed, or its disk is lost."""
+        self.seen: dict[tuple[int, int], None] = {}
+        """(group, replica) that have been on their nodes."""
         self._next: dict[int, int] = {}
         self._ids: dict[tuple[int, str, int], int] = {}  # (group, box, node id): the replica that is to be there
-        self._seen: dict[tuple[int, int], None] = {}  # replicas that have been there
-        self._asked: dict[int, bool] = {}
 
     def found(self, group: int, boxes: list[Box]) -> Membership:
         """The first members of a group."""
@@ -121,14 +121,13 @@ class Members:
             return False
         there = life.members.get(group)
         if there is not None and there.replica != replica:
-            if (group, there.replica) not in self.gone and there.replica in self._members_of(group):
+            if not there.group.failure and there.replica in self._members_of(group):
                 return False
             life.remove(group)
             there = None
         if there is None:
-            if (group, replica) in self.gone:
-                return False
-            life.add(group, replica)
+            if life.may_begin(group, replica):
+                life.add(group, replica)
             return False
         return True
 
@@ -149,6 +148,10 @@ class Members:
         """The replica of a group that is to be on a box: a new one for a box that lost what it had."""
         key = group, box.name, box.node_id
         replica = self._ids.get(key)
+        there = box.member_of.get(group)
+        if there is not None and there.replica == replica and there.group.failure:
+            self.gone[group, replica] = None  # what it had is lost: it must not come back under its id
+            self._world.events.reached("replica replaced")
         if replica is None or (group, replica) in self.gone:
             replica = self._ids[key] = self._next[group]
             self._next[group] += 1
@@ -162,13 +165,13 @@ class Members:
 
     def may_lose(self, boxes: list[Box]) -> bool:
         """True if no group can lose anything that a majority had when these boxes' disks are worth nothing."""
-        nodes = {box.node_id: None for box in boxes}
+        whole = {box.node_id: None for box in self._world.boxes if box not in boxes}
         for group, cores in self._world.cores.items():
             memberships = [core.membership for core in cores.values() if core.role is not Role.FENCED]
             wanted = {replica: box.node_id for replica, box in enumerate(self.wanted[group])}
             for membership in [*memberships, Membership(wanted)]:
                 for voters in membership.voter_sets():
-                    lost = sum(node in nodes for node in voters.values())
+                    lost = sum(node not in whole for node in voters.values())
                     if 2 * lost >= len(voters):
                         return False
         return True

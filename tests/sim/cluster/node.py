@@ -9,7 +9,6 @@ reaches neither disk nor network, as after a real kill.
 
 from __future__ import annotations
 
-import struct
 from contextvars import copy_context
 from functools import partial
 from random import Random
@@ -18,9 +17,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from replication.actor import Actor, Host
-from replication.environment import Disk, Environment
+from replication.environment import Environment
 from replication.group import Group
-from replication.machine import RoleChange
+from replication.machine import Role, RoleChange
 from replication.peers.peers import Peers
 from replication.peers.protocol import Identity
 from replication.raft.invariants import check
@@ -39,9 +38,6 @@ from tests.sim.pauses import NODE
 if TYPE_CHECKING:
     from tests.sim.cluster.world import World
 
-LIFE = "life"
-"""File with the number of the store's current life."""
-_LIFE = struct.Struct(">Q")
 LAST_BLOCKS_BYTES = 40_960
 """What rot spares at the end of the newest log file: blocks for which no later one may vouch."""
 OLD_DISK_S = 0.8
@@ -250,11 +246,10 @@ class Life:
         environment = self._environment = made.environment
         world = self.world
         self.store = await Store.open(environment, world.settings.storage)
-        number = await environment.tasks.offload("life", partial(next_life, environment.disk))
         environment.tasks.spawn("store", self.store.run)
         self.host = Host(environment.clock, self._actor_failed)
         environment.tasks.spawn("actors", self.host.run)
-        identity = Identity(CLUSTER_ID, self.box.node_id, number)
+        identity = Identity(CLUSTER_ID, self.box.node_id, self.store.life)
         self.peers = Peers(environment, self.host, identity, world.settings.peers)
         self.peers.lives = self.box.lives_seen
         self.transfer = None
@@ -275,9 +270,19 @@ class Life:
         """The first members of each group begin; again, if they died before anything of it was durable."""
         for group, membership in self.world.founders.items():
             for replica, node_id in membership.voters.items():
-                gone = group in self.members or (group, replica) in self.world.members.gone
-                if node_id == self.box.node_id and not gone:
+                if node_id == self.box.node_id and group not in self.members and self.may_begin(group, replica):
                     await self._open(group, replica, membership)
+
+    def may_begin(self, group: int, replica: int) -> bool:
+        """A replica of which nothing is here may begin from nothing: it has never promised anything.
+
+        Where the store has lost records of which nobody knows whose they were, that is not so for a replica that
+        was here before.
+        """
+        members = self.world.members
+        if self.store.forgot and (group, replica) in members.seen:
+            members.gone[group, replica] = None
+        return (group, replica) not in members.gone
 
     def add(self, group: int, replica: int) -> None:
         """A new replica, without anything; it is there in a moment."""
@@ -321,6 +326,7 @@ class Life:
             world.settings.raft,
         )
         self.members[number] = member
+        world.members.seen[number, replica] = None
         await group.open(founders)
         if group.core is None:
             return
@@ -332,29 +338,20 @@ class Life:
         if not self.dead:
             about = f"term={change.term} {change.role.value}" + (" ready" if change.ready else "")
             self.world.events.note("standing", self.box.name, member.group.name, about, change.reason)
+            if change.role is Role.FENCED:
+                self._fenced(member, change.reason)
+
+    def _fenced(self, member: Member, reason: str) -> None:
+        """Replicas end only with their disks: one that failed, or one that lost something."""
+        if reason.startswith("the log could not be written"):
+            return
+        self.world.events.reached("damage found")
+        if not self.box.doubtful:
+            self.world.events.break_promise(f"{self.box.name} {member.group.name} was fenced: {reason}")
 
     def _actor_failed(self, actor: Actor, error: Exception) -> None:
         if not self.dead:
             self.world.events.break_promise(f"{self.box.name}: actor {actor.name} failed with {error!r}")
-
-
-def next_life(disk: Disk) -> int:
-    """Count the life of this store that begins; durable when it returns."""
-    number = 1
-    if LIFE in disk.list(""):
-        file = disk.open(LIFE)
-        number = _LIFE.unpack(file.pread(_LIFE.size, 0))[0] + 1
-        file.close()
-    new = f"{LIFE}.new"
-    if new in disk.list(""):
-        disk.unlink(new)
-    file = disk.create(new)
-    file.pwrite([_LIFE.pack(number)], 0)
-    file.sync()
-    file.close()
-    disk.rename(new, LIFE)
-    disk.sync_folder("")
-    return number
 
 
 def _first(error: BaseException) -> BaseException:

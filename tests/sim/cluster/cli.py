@@ -1,0 +1,119 @@
+"""`scripts/simulate`: many seeds with progress and a report; or one, told line by line, or shrunk if it fails."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tests.sim.cluster.layers import LAYERS, STATES, run_any
+from tests.sim.cluster.plan import Plan, draw, shrink
+from tests.sim.cluster.runner import Batch, run_batch
+from tests.sim.cluster.sometimes import never
+
+MANY_SEEDS = 200
+"""Seeds from which on a batch must have reached every state that it is to reach."""
+SHOWN_FAILURES = 10
+"""Failing seeds that the report tells of."""
+
+
+def main() -> int:
+    """Run what the command line says; 0 where no promise was broken and everything was reached."""
+    options = _arguments()
+    console = Console(highlight=False, soft_wrap=True)
+    if options.plan:
+        return _replay(Plan.from_json(Path(options.plan).read_text()), options.shrink, console)
+    if options.seed is not None:
+        plan = draw(options.seed, options.layer)
+        return _replay(plan, options.shrink, console, trace=options.trace)
+    first, _, last = options.seeds.partition("..")
+    seeds = range(int(first), int(last or first) + 1)
+    return _many(options.layer, seeds, options.jobs, options.twice, console)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/simulate", description=__doc__)
+    parser.add_argument("--seeds", default="0..99", help="A or A..B, both included (default: %(default)s)")
+    parser.add_argument("--seed", type=int, help="one seed; if it fails, all its events are printed")
+    parser.add_argument("--trace", action="store_true", help="print the events of --seed in any case")
+    parser.add_argument("--plan", help="a file with a plan, as a shrunk seed prints it, to be run")
+    parser.add_argument("--shrink", action="store_true", help="cut a failing --seed or --plan down first")
+    parser.add_argument("--layer", default="groups", choices=LAYERS, help="what is simulated (default: groups)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    parser.add_argument("--twice", action="store_true", help="run each seed twice and compare the digests")
+    return parser.parse_args()
+
+
+def _many(layer: str, seeds: Sequence[int], jobs: int, twice: bool, console: Console) -> int:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[broken]} broken"),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(layer, total=len(seeds) * (1 + twice), broken=0)
+        batch = run_batch(
+            layer,
+            seeds,
+            jobs,
+            twice,
+            lambda now: progress.update(task, completed=now.runs, broken=len(now.broken) + len(now.differing)),
+        )
+    missed = never(batch.states, STATES[layer]) if len(seeds) >= MANY_SEEDS else []
+    _report(layer, seeds, batch, missed, console)
+    return 1 if batch.broken or batch.differing or missed else 0
+
+
+def _report(layer: str, seeds: Sequence[int], batch: Batch, missed: list[str], console: Console) -> None:
+    console.print(
+        f"{layer}, seeds {seeds[0]}..{seeds[-1]}: {batch.runs} runs, {batch.simulated_s / 3_600:.2f} simulated"
+        f" hours, {batch.acknowledged:,} operations acknowledged,"
+        f" {batch.cpu_s / max(batch.runs, 1):.2f} s of CPU each"
+    )
+    console.print(f"faults: {_counts(batch.faults)}")
+    console.print(f"states reached: {_counts(batch.states)}")
+    if missed:
+        console.print(f"NEVER REACHED: {', '.join(missed)}")
+    for seed, broken in sorted(batch.broken.items())[:SHOWN_FAILURES]:
+        console.print(f"BROKEN seed {seed}: {broken[0]}")
+    for seed in sorted(batch.differing)[:SHOWN_FAILURES]:
+        console.print(f"NOT REPRODUCIBLE: seed {seed} ran in two ways")
+    console.print(
+        f"violations: {len(batch.broken)}, not reproducible: {len(batch.differing)}, digest {batch.digest()}"
+    )
+
+
+def _counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{what} {count:,}" for what, count in sorted(counts.items()))
+
+
+def _replay(plan: Plan, shrinks: bool, console: Console, *, trace: bool = False) -> int:
+    report = run_any(plan, trace=trace)
+    if report.broken and shrinks:
+        plan = shrink(plan, lambda smaller: bool(run_any(smaller).broken))
+        console.print(f"a smaller plan that fails, for --plan: {plan.to_json()}")
+        report = run_any(plan, trace=True)
+    if report.broken or trace:
+        for line in report.lines:
+            console.print(line)
+    for broken in report.broken:
+        console.print(f"BROKEN: {broken}")
+    console.print(
+        f"seed {plan.seed}: {report.simulated_s:.1f} simulated seconds, {report.steps:,} steps,"
+        f" {report.acknowledged} operations acknowledged, digest {report.digest}"
+    )
+    console.print(f"faults: {_counts(report.faults)}")
+    console.print(f"states reached: {_counts(report.states)}")
+    return 1 if report.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""The layers that can be simulated, by name."""
+
+from __future__ import annotations
+
+from tests.sim.cluster.plan import Plan, draw
+from tests.sim.cluster.sometimes import GROUP_STATES
+from tests.sim.cluster.world import Report, run_plan
+
+LAYERS = ("groups",)
+"""What scripts/simulate knows."""
+STATES = {"groups": GROUP_STATES}
+"""By layer, the states that a large batch must reach."""
+
+
+def run_layer(layer: str, seed: int) -> Report:
+    """One seed."""
+    return run_any(draw(seed, layer))
+
+
+def run_any(plan: Plan, *, trace: bool = False) -> Report:
+    """A plan of whatever layer."""
+    if plan.layer == "groups":
+        return run_plan(plan, trace=trace)
+    raise ValueError(f"there is no layer called {plan.layer!r}: {', '.join(LAYERS)}")
