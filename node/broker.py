@@ -1,12 +1,13 @@
 """The broker as gateways see it: every call is answered by a promise, every error is a PlaitError.
 
-    gateway ──> Broker ──name, partition──> the partition's actor on this node
+    gateway ──> Broker ──name, partition──> the partition's actor on this node ──> answer, or NotLeader: ask there
 
 Any number of gateways share one broker; each speaks its protocol and knows nothing of the others.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -38,16 +39,22 @@ from plait.wire.errors import (
     Overloaded,
     PlaitError,
     SettingInvalid,
+    StorageDamaged,
+    Unavailable,
     WrongKind,
 )
 from replication.actor import MailboxFull, Promise, rejected
-from replication.environment import Buffer, Tasks
+from replication.environment import Buffer, Clock, Tasks
 
 T = TypeVar("T")
 MAILBOX_RETRY_MS = 100
 """What is told to whoever meets a full mailbox."""
 PREFETCH_RECORDS_MAX = 100_000
 """Records that one consumer may hold unacknowledged."""
+
+
+class TopicMissing(NotFound):
+    """This node's catalogue has no topic or queue of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +153,9 @@ class Attachment:
 class Broker:
     """The facade. One per node; all its methods may be called from any task of the node."""
 
-    def __init__(self, metadata: Metadata, replicas: Replicas, limits: BatchLimits, tasks: Tasks) -> None:
+    def __init__(
+        self, metadata: Metadata, replicas: Replicas, limits: BatchLimits, tasks: Tasks, clock: Clock
+    ) -> None:
         self.limits = limits
         self.cluster_id = metadata.cluster_id
         self.node_id = metadata.node_id
@@ -155,6 +164,7 @@ class Broker:
         self._replicas = replicas
         self._router = Router(metadata.node_id)
         self._tasks = tasks
+        self._clock = clock
         self._consumer_number = 0
 
     # administration
@@ -164,45 +174,27 @@ class Broker:
         return self._soon("create", self._create(kind, name, settings))
 
     def describe(self, name: str) -> Promise[dict[str, Any]]:
-        """What a topic or queue is, and how it is doing now."""
-        try:
-            topic, partitions = self._find(name)
-        except PlaitError as error:
-            return rejected(error)
-        promise: Promise[dict[str, Any]] = Promise()
-        promise.resolve(describe_topic(topic, partitions, self.node_id))
-        return promise
+        """What a topic or queue is, and how it is doing now; only whoever leads it can say so."""
+        return self._soon("describe", self._describe(name))
 
     def delete(self, name: str) -> Promise[None]:
         """Delete a topic or queue with everything in it."""
         return self._soon("delete", self._delete(name))
 
     def names(self, kind: str) -> Promise[list[dict[str, Any]]]:
-        """Descriptions of all topics ("topic"), queues ("queue") or both (""); none of the broker's own."""
-        found = [
-            describe_topic(topic, partitions, self.node_id)
-            for topic in self._metadata.catalogue.topics()
-            if not topic.internal
-            and kind in ("", topic.kind)
-            and (partitions := self._replicas.partitions(topic.topic_id)) is not None
-        ]
-        promise: Promise[list[dict[str, Any]]] = Promise()
-        promise.resolve(found)
-        return promise
+        """Descriptions of all topics ("topic"), queues ("queue") or both (""); none of the broker's own.
+
+        Which there are is certain; their figures are as this node knows them.
+        """
+        return self._soon("list", self._names(kind))
 
     def new_producer(self) -> Promise[tuple[int, int]]:
         """(producer id, epoch) of a new idempotent producer; ids are never used again."""
         return self._soon("producer", self._metadata.new_producer())
 
     def subscriptions(self, name: str) -> Promise[list[dict[str, Any]]]:
-        """The subscriptions of a topic or queue, with their lag or backlog."""
-        try:
-            topic, partitions = self._find(name)
-        except PlaitError as error:
-            return rejected(error)
-        promise: Promise[list[dict[str, Any]]] = Promise()
-        promise.resolve(describe_subscriptions(topic, partitions, self._replicas.stream_positions(topic.topic_id)))
-        return promise
+        """The subscriptions of a topic or queue, with their lag or backlog; only whoever leads it can say so."""
+        return self._soon("subscriptions", self._subscriptions(name))
 
     # data
 
@@ -211,6 +203,9 @@ class Broker:
 
         Answered when a majority has it on disk. `client` is whose fair share it counts to.
         """
+        return self._certain(lambda: self._publish(name, partition, batch, client))
+
+    def _publish(self, name: str, partition: int, batch: Buffer, client: str) -> Promise[Published]:
         try:
             topic, partitions = self._find(name)
             limits = self._batch_limits(topic)
@@ -240,16 +235,27 @@ class Broker:
 
     def fetch(self, name: str, partition: int, offset: int, max_bytes: int, wait_ms: int) -> Promise[Fetched]:
         """Committed batches from `offset` on; waits up to `wait_ms` for the first."""
-        message = Fetch(offset, max_bytes, wait_ms)
-        return self._ask(name, partition, message, message.promise, kind="topic")
+
+        def ask() -> Promise[Fetched]:
+            message = Fetch(offset, max_bytes, wait_ms)
+            return self._ask(name, partition, message, message.promise, kind="topic")
+
+        return self._certain(ask)
 
     def locate(self, name: str, partition: int, at: str | int) -> Promise[Located]:
         """The offset of "start", "end", or of the first record with at least that timestamp in ms."""
-        message = Locate(at)
-        return self._ask(name, partition, message, message.promise)
+
+        def ask() -> Promise[Located]:
+            message = Locate(at)
+            return self._ask(name, partition, message, message.promise)
+
+        return self._certain(ask)
 
     def commit(self, subscription: str, name: str, positions: Sequence[tuple[int, int]]) -> Promise[None]:
         """Store a stream subscription's position, (partition, offset) each: the next record it wants."""
+        return self._certain(lambda: self._commit(subscription, name, positions))
+
+    def _commit(self, subscription: str, name: str, positions: Sequence[tuple[int, int]]) -> Promise[None]:
         try:
             check_subscription_name(subscription)
             topic, partitions = self._find(name, kind="topic")
@@ -264,14 +270,7 @@ class Broker:
 
     def committed(self, subscription: str, name: str) -> Promise[list[tuple[int, int]]]:
         """The stored position of a stream subscription in each partition that it has one in."""
-        promise: Promise[list[tuple[int, int]]] = Promise()
-        try:
-            check_subscription_name(subscription)
-            topic, _ = self._find(name, kind="topic")
-            promise.resolve(self._replicas.stored_positions(subscription, topic.topic_id))
-        except PlaitError as error:
-            promise.reject(error)
-        return promise
+        return self._soon("committed", self._committed(subscription, name))
 
     def attach(
         self,
@@ -285,6 +284,16 @@ class Broker:
 
         `gone(error)` is called when the queue ceases to be served here; the attachment is then over.
         """
+        return self._certain(lambda: self._attach(name, subscription, options, deliver, gone))
+
+    def _attach(
+        self,
+        name: str,
+        subscription: str,
+        options: ConsumerOptions,
+        deliver: Callable[[int, list[LeasedRun]], None],
+        gone: Callable[[PlaitError], None],
+    ) -> Promise[Attachment]:
         try:
             _check_lease(options.lease_ms)
             topic, partitions = self._find(name, kind="queue")
@@ -320,23 +329,66 @@ class Broker:
         topic = await self._metadata.create(kind, name, settings, self.limits.max_record_bytes)
         if self._metadata.catalogue.topic_by_id(topic.topic_id) is None:
             raise NotFound(f"{name} was deleted at the same time; it is not there: create it again")
-        partitions = await self._replicas.opened(topic)
-        return describe_topic(topic, partitions, self.node_id)
+        return describe_topic(topic, await self._replicas.opened(topic, self._clock))
 
     async def _delete(self, name: str) -> None:
         topic = await self._metadata.delete(name)
         self._router.forget(topic.topic_id)
         await self._replicas.closed(topic)
 
+    async def _describe(self, name: str) -> dict[str, Any]:
+        await self._metadata.confirm()
+        topic, partitions = self._find(name)
+        await _all_confirmed(partitions)
+        return describe_topic(topic, partitions)
+
+    async def _names(self, kind: str) -> list[dict[str, Any]]:
+        await self._metadata.confirm()
+        return [
+            describe_topic(topic, partitions)
+            for topic in self._metadata.catalogue.topics()
+            if not topic.internal
+            and kind in ("", topic.kind)
+            and (partitions := self._replicas.partitions(topic.topic_id)) is not None
+        ]
+
+    async def _subscriptions(self, name: str) -> list[dict[str, Any]]:
+        await self._metadata.confirm()
+        topic, partitions = self._find(name)
+        await _all_confirmed(partitions)
+        await self._replicas.positions_confirmed().wait()
+        return describe_subscriptions(topic, partitions, self._replicas.stream_positions(topic.topic_id))
+
+    async def _committed(self, subscription: str, name: str) -> list[tuple[int, int]]:
+        check_subscription_name(subscription)
+        await self._replicas.positions_confirmed().wait()
+        try:
+            topic, _ = self._find(name, kind="topic")
+        except TopicMissing:
+            await self._metadata.confirm()
+            topic, _ = self._find(name, kind="topic")
+        return self._replicas.stored_positions(subscription, topic.topic_id)
+
+    def _certain(self, ask: Callable[[], Promise[T]]) -> Promise[T]:
+        """Ask; where there seems to be no such topic, see to it that this node is not behind, and ask again."""
+        promise = ask()
+        if isinstance(promise.error, TopicMissing):
+            return self._soon("look again", self._ask_again(ask))
+        return promise
+
+    async def _ask_again(self, ask: Callable[[], Promise[T]]) -> T:
+        await self._metadata.confirm()
+        return await ask().wait()
+
     def _find(self, name: str, kind: str = "") -> tuple[Topic, list[Partition]]:
         topic = self._metadata.catalogue.topic(name)
         if topic is None or topic.internal:
-            raise NotFound(f"there is no topic or queue {name!r}; nothing was done: create it first")
+            raise TopicMissing(f"there is no topic or queue {name!r}; nothing was done: create it first")
         if kind and topic.kind != kind:
             raise WrongKind(f"{name} is a {topic.kind}; this needs a {kind}; nothing was done")
         partitions = self._replicas.partitions(topic.topic_id)
         if partitions is None:
-            raise NotFound(f"{name} is being created or deleted; nothing was done; try again")
+            raise Unavailable(f"{name} is being created or deleted; nothing was done; try again")
         return topic, partitions
 
     def _ask(self, name: str, partition: int, message: Any, promise: Promise[T], kind: str = "") -> Promise[T]:
@@ -367,6 +419,16 @@ class Broker:
         promise: Promise[T] = Promise()
         self._tasks.spawn(f"broker/{name}", _fulfil, promise, work)
         return promise
+
+
+async def _all_confirmed(partitions: Sequence[Partition]) -> None:
+    """All of them are led here, and show everything that was committed before. Raises NotLeader.
+
+    Those that nobody can serve are described as such.
+    """
+    for asked in [partition.confirmed() for partition in partitions]:
+        with contextlib.suppress(StorageDamaged):
+            await asked.wait()
 
 
 async def _fulfil(promise: Promise[T], work: Awaitable[T]) -> None:

@@ -1,12 +1,14 @@
 """A replica whose state machine takes commands and gives each a result: the catalogue, the stream positions.
 
 submit(command) ──> group ──> committed ──> machine.apply_command ──> the promise of `submit`
+
+Every replica applies; the leader's alone takes commands, and answers those that it took.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import trio
@@ -37,23 +39,36 @@ class Commanded(Protocol):
 class CommandedReplica(Actor):
     """Owns one commanded state machine and is what its group drives."""
 
-    def __init__(self, host: Host, name: str, machine: Commanded) -> None:
+    def __init__(
+        self,
+        host: Host,
+        name: str,
+        machine: Commanded,
+        refusal: Callable[[str, Group | None], PlaitError],
+        standing_changed: Callable[[], None],
+    ) -> None:
+        """`refusal`: what a replica that does not lead says (its name, its group)."""
         super().__init__(host, name)
         self.machine = machine
-        self.group: Group | None = None  # set by whoever opens the group, before anything is submitted
+        self.group: Group | None = None
+        self._refusal = refusal
+        self._standing_changed = standing_changed
         self.settled = trio.Event()  # it is served, or `failure` says why not
         self.failure = ""
-        self._ready = False
+        self.ready = False
+        """It leads, and takes commands."""
         self._term = 0
-        self._waiting: deque[tuple[int, Promise[Any]]] = deque()
+        self._waiting: deque[tuple[int, Promise[Any]]] = deque()  # proposed in this term, by index
+
+    def driven_by(self, group: Group) -> None:
+        """See Groups."""
+        self.group = group
 
     def submit(self, command: bytes) -> Promise[Any]:
         """Have a command applied by the group; its result, or the PlaitError that it was refused with."""
         promise: Promise[Any] = Promise()
-        if self.failure:
-            promise.reject(StorageDamaged(f"{self.name} cannot serve: {self.failure}; nothing was done"))
-        elif not self._ready:
-            promise.reject(Unavailable(f"{self.name} is starting; nothing was done; try again"))
+        if not self.ready:
+            promise.reject(self._not_served())
         elif len(self._waiting) + len(self._mailbox) >= COMMANDS_IN_FLIGHT:
             promise.reject(
                 Overloaded(
@@ -65,6 +80,20 @@ class CommandedReplica(Actor):
         else:
             self.post((command, promise))
         return promise
+
+    def confirmed(self) -> Promise[int]:
+        """Resolves when the machine shows everything that was committed before this was asked; only the leader's
+        can say so. Rejects with NotLeader."""
+        if not self.ready or self.group is None:
+            promise: Promise[int] = Promise()
+            promise.reject(self._not_served())
+            return promise
+        return self.group.read_index()
+
+    def _not_served(self) -> PlaitError:
+        if self.failure:
+            return StorageDamaged(f"{self.name} cannot serve: {self.failure}; nothing was done")
+        return self._refusal(self.name, self.group)
 
     def handle(self, messages: list[tuple[bytes, Promise[Any]]]) -> None:
         """Propose what was submitted, together."""
@@ -86,7 +115,7 @@ class CommandedReplica(Actor):
                 result = self.machine.apply_command(entry.index, bytes(entry.payload))
             except PlaitError as error:
                 result = error
-            if self._waiting and self._waiting[0][0] == entry.index:
+            if self._waiting and self._waiting[0][0] == entry.index and entry.term == self._term:
                 _answer(self._waiting.popleft()[1], result)
 
     def snapshot(self) -> bytes:
@@ -103,12 +132,13 @@ class CommandedReplica(Actor):
 
     def role_changed(self, change: RoleChange) -> None:
         """StateMachine."""
-        self._term, self._ready = change.term, change.ready
+        self._term, self.ready = change.term, change.ready
         if change.role is not Role.LEADER:
             self.failure = change.reason
             self._fail_waiting()
         if change.ready or change.role is Role.FENCED:
             self.settled.set()
+        self._standing_changed()
 
     def stop(self) -> None:
         """End the actor; what is under way is answered as unknown."""

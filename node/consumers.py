@@ -112,6 +112,10 @@ class Consumers:
         if line is not None:
             line.consumers.pop(consumer.consumer_id, None)
 
+    def ids(self) -> list[str]:
+        """Who consumes here now."""
+        return [consumer_id for line in self._lines.values() for consumer_id in line.consumers]
+
     def rest(self) -> None:
         """Give up the memory that deliveries have left behind, unless one is under way."""
         if not self._parcels:

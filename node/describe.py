@@ -8,17 +8,18 @@ from typing import Any
 from cluster.catalogue import Topic
 from cluster.settings import settings_to_mapping
 from node.partition import Partition
+from replication.machine import Role
 
 
-def describe_topic(topic: Topic, partitions: Sequence[Partition], leader: int) -> dict[str, Any]:
-    """A topic or queue: what it is, its settings, and each partition's figures."""
+def describe_topic(topic: Topic, partitions: Sequence[Partition]) -> dict[str, Any]:
+    """A topic or queue: what it is, its settings, and each partition's figures as this node knows them."""
     return {
         "name": topic.name,
         "kind": topic.kind,
         "id": topic.topic_id,
         "partitions": len(partitions),
         "settings": settings_to_mapping(topic.settings),
-        "partitions_detail": [_describe_partition(partition, leader) for partition in partitions],
+        "partitions_detail": [_describe_partition(partition) for partition in partitions],
     }
 
 
@@ -54,7 +55,7 @@ def describe_subscriptions(
     return found
 
 
-def _describe_partition(partition: Partition, leader: int) -> dict[str, Any]:
+def _describe_partition(partition: Partition) -> dict[str, Any]:
     state = partition.state
     return {
         "partition": partition.number,
@@ -64,6 +65,10 @@ def _describe_partition(partition: Partition, leader: int) -> dict[str, Any]:
         "backlog_bytes": state.backlog_bytes(),
         "leased": sum(shared.leased_count for shared in state.shared.values()),
         "consumers": sum(partition.consumers.attached(name) for name in state.shared),
-        "leader": leader,
-        "failure": "" if partition.failure is None else partition.failure.message,
+        "leader": partition.group.leader_node,
+        "failure": "" if partition.group.role is not Role.FENCED else _failure(partition),
     }
+
+
+def _failure(partition: Partition) -> str:
+    return "" if partition.failure is None else partition.failure.message

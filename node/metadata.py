@@ -1,9 +1,16 @@
-"""This node's share of the metadata group: the catalogue, and what the node itself is in it."""
+"""This node's share of the metadata group: the catalogue, and what the node itself is in it.
+
+create, delete, ... ──leads here──> replica ──────────────> Result
+                    └─leads there─> forwarding ──> there ──> Result ──> (applied here, too) ──> answer
+"""
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Callable
 from typing import Any
 
+import structlog
 import trio
 
 from cluster.catalogue import Catalogue, Node, ProducerBlock, Result, Topic
@@ -18,24 +25,51 @@ from cluster.commands import (
 )
 from cluster.settings import settings_from
 from node.commanded import CommandedReplica
-from plait.wire.errors import StorageDamaged
-from replication.actor import Host
+from node.forwarding import Forwarding, Value
+from node.whereabouts import Whereabouts
+from plait.wire.errors import OutcomeUnknown, PlaitError, StorageDamaged
+from replication.actor import Host, Promise
 from replication.environment import Environment
+from replication.peers.peers import Peers
+
+_logger = structlog.get_logger("plait.node")
 
 PRODUCER_EPOCH = 0
 """The epoch of a new producer id."""
+JOIN_AGAIN_MS = 100
+"""Wait before a node that could not register itself tries again."""
+JOIN_COMPLAIN_MS = 5_000
+"""How often a node that cannot register says why."""
+CATCH_UP_MS = 5_000
+"""How long this node may take to apply what the leader has applied already."""
 
 
 class Metadata:
     """Group 0 as the rest of the node sees it."""
 
-    def __init__(self, host: Host, environment: Environment, node_id: int) -> None:
+    def __init__(
+        self, host: Host, environment: Environment, node_id: int, cluster_id: str, peers: Peers | None
+    ) -> None:
+        """`cluster_id`: the id to found the cluster with, if nobody has; "": any."""
         self.catalogue = Catalogue()
-        self.replica = CommandedReplica(host, "metadata", self.catalogue)
+        self.whereabouts = Whereabouts(self.catalogue)
+        self.replica = CommandedReplica(
+            host, "metadata", self, self.whereabouts.not_leader, lambda: self.on_standing()
+        )
         self.node_id = node_id
         self.incarnation = 0
+        self.on_change: Callable[[Result | None], None] = lambda result: None
+        """Called when a command has changed the catalogue, or (None) a snapshot has replaced it."""
+        self.on_standing: Callable[[], None] = lambda: None
+        """Called when this node may lead the catalogue, or does not any more."""
+        self._founding_id = cluster_id
         self._clock = environment.clock
         self._random = environment.random
+        self._forwarding = (
+            Forwarding(peers, self.replica.submit, self._confirmed_version) if peers is not None else None
+        )
+        self._behind: list[tuple[int, int, trio.Event]] = []  # heap of (version, number, ...) that are waited for
+        self._waits = 0
         self._block = ProducerBlock(1, 0)  # producer ids that this node may still give out
         self._block_lock = trio.Lock()
 
@@ -44,15 +78,34 @@ class Metadata:
         """The cluster's id, from its founding on."""
         return self.catalogue.cluster_id
 
-    async def join(self, name: str) -> None:
-        """Found the cluster if this is its first start, and register this start of the node."""
-        if self.replica.failure:
-            raise StorageDamaged(f"the catalogue cannot be served: {self.replica.failure}")
-        if not self.catalogue.cluster_id:
-            await self._submit(Bootstrap(f"{self._random.getrandbits(64):016x}", self._clock.wall_ms()))
-        node = await self._submit(RegisterNode(self.node_id, name, self._clock.wall_ms()))
-        assert isinstance(node, Node)
-        self.incarnation = node.incarnation
+    # what the node asks
+
+    async def join(self, name: str, start: int, native: str) -> None:
+        """Found the cluster if that was not done, and register this start of the node (0: the next one); returns
+        when this node's own catalogue has it, however long that takes.
+
+        Raises StorageDamaged, AlreadyExists when a later start is known.
+        """
+        complain_ns = self._clock.monotonic_ns() + JOIN_COMPLAIN_MS * 1_000_000
+        while True:
+            if self.replica.failure:
+                raise StorageDamaged(f"the catalogue cannot be served: {self.replica.failure}")
+            try:
+                await self._found()
+                command = RegisterNode(self.node_id, name, self._clock.wall_ms(), start, native)
+                node = await self._submit(command)
+            except PlaitError as error:
+                if not error.retriable:
+                    raise
+                now_ns = self._clock.monotonic_ns()
+                if now_ns >= complain_ns:
+                    complain_ns = now_ns + JOIN_COMPLAIN_MS * 1_000_000
+                    _logger.warning("waiting for a majority of the nodes", why=error.message)
+                await self._clock.sleep_until(now_ns + JOIN_AGAIN_MS * 1_000_000)
+            else:
+                assert isinstance(node, Node)
+                self.incarnation = node.incarnation
+                return
 
     async def create(self, kind: str, name: str, settings: dict[str, Any], record_limit_bytes: int) -> Topic:
         """Create a topic or queue. Raises PlaitError."""
@@ -79,8 +132,95 @@ class Metadata:
             self._block = ProducerBlock(given + 1, self._block.last)
         return given, PRODUCER_EPOCH
 
-    async def _submit(self, command: Command) -> str | Node | Topic | ProducerBlock | None:
-        result: Result = await self.replica.submit(encode_command(command)).wait()
-        if result.error is not None:
-            raise result.error
-        return result.value
+    async def confirm(self) -> None:
+        """Return when this node's catalogue shows everything that was done before this was called.
+
+        Raises NotLeader, Unavailable, OutcomeUnknown: it may be old.
+        """
+        leader = self._leader_elsewhere()
+        if leader:
+            assert self._forwarding is not None, "there are other nodes"
+            await self._reach(await self._forwarding.read(leader))
+        else:
+            await self.replica.confirmed().wait()
+
+    # what the group drives (node.commanded.Commanded)
+
+    def apply_command(self, index: int, command: bytes) -> Result:
+        """See Commanded."""
+        result = self.catalogue.apply_command(index, command)
+        if result.changed:
+            self._reached()
+            self.on_change(result)
+        return result
+
+    def snapshot(self) -> bytes:
+        """See Commanded."""
+        return self.catalogue.snapshot()
+
+    def restore(self, state: bytes) -> None:
+        """See Commanded."""
+        self.catalogue.restore(state)
+        self._reached()
+        self.on_change(None)
+
+    # inside
+
+    async def _found(self) -> None:
+        """Whoever leads first founds; the id is the same whoever that is."""
+        if self.replica.ready and not self.catalogue.cluster_id:
+            cluster_id = self._founding_id or f"{self._random.getrandbits(64):016x}"
+            await self._submit(Bootstrap(cluster_id, self._clock.wall_ms()))
+
+    async def _submit(self, command: Command) -> Value:
+        """Have a command carried out, and seen by this node. Raises its error."""
+        leader = self._leader_elsewhere()
+        payload = encode_command(command)
+        if leader:
+            assert self._forwarding is not None, "there are other nodes"
+            version, value, error = await self._forwarding.submit(leader, payload)
+            await self._reach(version)
+        else:
+            result: Result = await self.replica.submit(payload).wait()
+            value, error = result.value, result.error
+        if error is not None:
+            raise error
+        return value
+
+    def _leader_elsewhere(self) -> int:
+        """The other node that leads; 0: this one does, or nobody is known to."""
+        group = self.replica.group
+        leader = group.leader_node if group is not None else 0
+        return leader if leader != self.node_id else 0
+
+    def _confirmed_version(self) -> Promise[int]:
+        """The version that a read which begins now must see."""
+        answer: Promise[int] = Promise()
+
+        def confirmed(done: Promise[int]) -> None:
+            if done.error is not None:
+                answer.reject(done.error)
+            else:
+                answer.resolve(self.catalogue.version)
+
+        self.replica.confirmed().then(confirmed)
+        return answer
+
+    async def _reach(self, version: int) -> None:
+        """Wait until this node's catalogue is as new as that."""
+        if self.catalogue.version >= version:
+            return
+        self._waits += 1
+        event = trio.Event()
+        heapq.heappush(self._behind, (version, self._waits, event))
+        with trio.move_on_after(CATCH_UP_MS / 1_000):
+            await event.wait()
+        if self.catalogue.version < version:
+            raise OutcomeUnknown(
+                f"node {self.node_id} is behind the leader of the catalogue: what was asked may be done, and is "
+                "not seen here yet; ask again"
+            )
+
+    def _reached(self) -> None:
+        while self._behind and self._behind[0][0] <= self.catalogue.version:
+            heapq.heappop(self._behind)[2].set()

@@ -2,11 +2,17 @@
 
 Node.open(environment, settings) ──> node.broker ──> gateways
                                      node.close() when the gateways are closed
+
+A node is alone, or one of a cluster whose members are fixed when it is founded (members.py). Either way it is the
+same code: whoever is alone needs nobody else's consent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from hashlib import sha256
 
 import structlog
 
@@ -14,23 +20,32 @@ from cluster.catalogue import METADATA_GROUP
 from cluster.limits import NodePressure
 from cluster.rates import NS_PER_MS
 from node.broker import Broker
+from node.departures import Departures
+from node.founding import Founding
+from node.gathering import Gathering
+from node.groups import Groups
+from node.identity import DISK_BITS, NodeIdentity, read_identity, write_identity
+from node.members import Members
 from node.metadata import Metadata
 from node.partition import PartitionContext
 from node.replicas import Replicas
 from plait.wire.batch import BatchLimits
-from plait.wire.errors import Closed
+from plait.wire.errors import BadRequest, Closed
 from replication.actor import Actor, Host
 from replication.environment import Environment
 from replication.group import Group
+from replication.peers.peers import Peers
+from replication.peers.protocol import Identity
+from replication.peers.settings import PeerSettings
+from replication.raft.settings import RaftSettings
 from replication.storage.store import StorageSettings, Store
-
-NODE_ID = 1
-"""The id of a node that founds a cluster; those that join it are given theirs."""
 
 WATCH_INTERVAL_MS = 100
 """How often the node looks at its disk and memory for admission's sake."""
 MEMORY_PERCENT = 60
 """Share of the machine's memory that the node may use before it refuses publishes, unless it is told a size."""
+
+Address = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +57,15 @@ class NodeSettings:
     storage: StorageSettings = field(default_factory=StorageSettings)
     memory_bytes_max: int | None = None
     """Memory from which publishes are refused; None: MEMORY_PERCENT of the machine's."""
+    node_id: int = 1
+    initial: Mapping[int, Address] | None = None
+    """Where each node of the cluster, this one included, is reached by the others; None: a cluster of one."""
+    peer_listen: Address | None = None
+    """Where this node listens for the others; None: where `initial` says that it is reached."""
+    native: Address | None = None
+    """Where clients reach this node, which other nodes tell them; None: they are not told."""
+    raft: RaftSettings = field(default_factory=RaftSettings)
+    peers: PeerSettings = field(default_factory=PeerSettings)
 
 
 class Node:
@@ -55,12 +79,15 @@ class Node:
         self._logger = structlog.get_logger("plait.node")
         self.pressure = NodePressure()
         self.host = Host(environment.clock, self._actor_failed)
+        self.members = Members(settings.node_id, sorted(settings.initial or (settings.node_id,)))
+        self.peers: Peers | None = None
 
     @classmethod
     async def open(cls, environment: Environment, settings: NodeSettings | None = None) -> Node:
-        """Recover the data directory and serve what is in it.
+        """Recover the data directory and serve what is in it; in a cluster, as soon as a majority is there.
 
-        Raises OSError for a directory that cannot be used, StorageDamaged for a catalogue that cannot be read.
+        Raises OSError for a directory or an address that cannot be used, StorageDamaged for a catalogue that
+        cannot be read, BadRequest and AlreadyExists for a node that cannot be the one that it was told to be.
         """
         node = cls(environment, settings or NodeSettings())
         await node._open()
@@ -71,6 +98,8 @@ class Node:
         for partitions in self.replicas.all_partitions():
             for partition in partitions:
                 partition.close(Closed("the broker is shutting down; nothing was done; connect again"))
+        if self.peers is not None:
+            await self.peers.close()
         await self.store.close()
 
     async def _open(self) -> None:
@@ -78,26 +107,124 @@ class Node:
         self.store = await Store.open(environment, settings.storage)
         environment.tasks.spawn("storage", self.store.run)
         environment.tasks.spawn("host", self.host.run)
-        self.metadata = Metadata(self.host, environment, NODE_ID)
+        identity = await self._identify()
+        if settings.initial is not None:
+            identity = await self._meet_the_others(identity)
+        await self._open_catalogue(identity)
+        await self._open_replicas()
+        environment.tasks.spawn("watch", self._watch)
+
+    # who this is
+
+    async def _identify(self) -> NodeIdentity:
+        """Find out who this node is, and count this start. A node that is alone keeps no such file."""
+        environment, node_id = self._environment, self._settings.node_id
+        found = await environment.tasks.offload("identity", partial(read_identity, environment.disk))
+        if self._settings.initial is None:
+            if found is not None:
+                raise BadRequest(
+                    f"this is the data directory of node {found.node_id} of a cluster; nothing was begun: "
+                    "name the cluster's nodes, or another directory"
+                )
+            return NodeIdentity(node_id, 0, 0)
+        if found is None:
+            if self.store.groups():
+                raise BadRequest(
+                    "this is the data directory of a broker that runs alone, and it cannot join others yet; "
+                    "nothing was begun: name another directory"
+                )
+            found = NodeIdentity(node_id, environment.random.getrandbits(DISK_BITS), 0)
+        if found.node_id != node_id:
+            raise BadRequest(
+                f"this is the data directory of node {found.node_id}, not {node_id}; nothing was begun: "
+                "name its own"
+            )
+        if found.founders and tuple(sorted(found.founders)) != self.members.nodes:
+            raise BadRequest(
+                f"this node's cluster has the nodes {sorted(found.founders)}, not {list(self.members.nodes)}: "
+                "they are fixed when it is founded; nothing was begun"
+            )
+        started = replace(found, starts=found.starts + 1)
+        await environment.tasks.offload("identity", partial(write_identity, environment.disk, started))
+        return started
+
+    async def _meet_the_others(self, identity: NodeIdentity) -> NodeIdentity:
+        """Open the links, and see to it that the cluster is founded."""
+        settings, environment = self._settings, self._environment
+        assert settings.initial is not None, "there are others"
+        name = _name_of_cluster(settings.initial)
+        peers = self.peers = Peers(
+            environment, self.host, Identity(name, settings.node_id, identity.starts), settings.peers
+        )
+        founding = Founding(identity, self.members, peers, environment.clock)
+        await peers.listen(*(settings.peer_listen or settings.initial[settings.node_id]))
+        for node in self.members.others:
+            peers.connect_to(node, *settings.initial[node])
+        if not identity.founders:
+            identity = replace(identity, founders=await founding.agree())
+            await environment.tasks.offload("identity", partial(write_identity, environment.disk, identity))
+            founding.identity = identity
+        return identity
+
+    # what it has
+
+    async def _open_catalogue(self, identity: NodeIdentity) -> None:
+        settings, environment = self._settings, self._environment
+        cluster_id = identity.cluster_id if identity.founders else ""
+        self.metadata = Metadata(self.host, environment, settings.node_id, cluster_id, self.peers)
+        self.groups = Groups(
+            environment, self.host, self.store, self.members, settings.raft, self.peers, snapshots=None
+        )
+        await self.groups.open(METADATA_GROUP, self.metadata.replica)
+        if self.members.alone:
+            await self.metadata.replica.settled.wait()
+        native = f"{settings.native[0]}:{settings.native[1]}" if settings.native is not None else ""
+        await self.metadata.join(settings.name, identity.starts, native)
+
+    async def _open_replicas(self) -> None:
+        environment, metadata = self._environment, self.metadata
+        self.replicas = Replicas(self.groups, self._context(), metadata.catalogue)
+        self._stand_by_the_catalogue()
+        metadata.on_standing = self._stand_by_the_catalogue
+        metadata.on_change = self.replicas.changed
+        self.broker = Broker(metadata, self.replicas, self._settings.limits, environment.tasks, environment.clock)
+        await self.replicas.open_all()
+        environment.tasks.spawn("catalogue", self.replicas.follow)
+
+    def _context(self) -> PartitionContext:
+        environment = self._environment
         context = PartitionContext(
             self.host,
             environment.clock,
             environment.tasks,
-            environment.random,
             self.pressure,
-            NODE_ID,
-            incarnation=0,  # known when the catalogue is open
+            self.members.alone,
+            self.metadata.whereabouts,
             send_dead_letters=lambda queue, group, batch: self.broker.publish_dead_letters(queue, group, batch),
         )
-        self.replicas = Replicas(self.store, context)
-        log = self.replicas.log_of(METADATA_GROUP)
-        await self.replicas.open_group(METADATA_GROUP, log, self.metadata.replica)
-        await self.metadata.replica.settled.wait()
-        await self.metadata.join(settings.name)
-        context.incarnation = self.metadata.incarnation
-        self.broker = Broker(self.metadata, self.replicas, settings.limits, environment.tasks)
-        await self.replicas.open_all(self.metadata.catalogue)
-        environment.tasks.spawn("watch", self._watch)
+        if self.peers is not None:
+            self._gathering = Gathering(self.host, self.members, self._catalogue_leader)
+            departures = Departures(
+                self.host,
+                self.peers,
+                self.members.node_id,
+                lambda group: self.replicas.group(group),
+                lambda group, consumers: self.replicas.consumers_gone(group, consumers),
+            )
+            context.standing, context.departed = self._gathering.standing, departures.departed
+        return context
+
+    def _catalogue_leader(self) -> int:
+        group = self.metadata.replica.group
+        return group.leader_node if group is not None else 0
+
+    def _stand_by_the_catalogue(self) -> None:
+        """All is led where the catalogue is led, if that can be."""
+        if not self.members.alone:
+            self.groups.eager = self.metadata.replica.ready
+            self._gathering.look()
+
+    # what it does all the time
 
     async def _watch(self) -> None:
         """Keep admission informed of what the disk and the memory can take."""
@@ -114,3 +241,9 @@ class Node:
         group = actor if isinstance(actor, Group) else getattr(actor, "group", None)
         if isinstance(group, Group):
             group.fence(f"{actor.name} failed: {error!r}")
+
+
+def _name_of_cluster(initial: Mapping[int, Address]) -> str:
+    """Nodes talk only to such that were told the same members."""
+    told = ",".join(f"{node}={host}:{port}" for node, (host, port) in sorted(initial.items()))
+    return f"members {sha256(told.encode()).hexdigest()[:16]}"

@@ -202,6 +202,10 @@ class StreamPositions:
         kept = self._topics.get(subscription, {}).get(topic_id)
         return max(stamp_ms for _, stamp_ms in kept.values()) if kept else None
 
+    def topics(self) -> list[int]:
+        """The ids of all topics that some subscription has a position in, sorted."""
+        return sorted({topic_id for topics in self._topics.values() for topic_id in topics})
+
     def subscriptions(self, topic_id: int) -> list[str]:
         """Names of the subscriptions that have a position in a topic, sorted."""
         return sorted(name for name, topics in self._topics.items() if topic_id in topics)

@@ -4,16 +4,18 @@
 
 A turn handles all that waits: what it leads to is proposed together, batches first, then one entry with every
 command, so that the leases of new records commit in the same round as the records.
+
+A replica that follows applies, and points whoever asks to the leader. What is asked about the present (where the
+log ends, where something is) is answered when the group has confirmed that this replica still leads.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from random import Random
 from typing import Any
 
 import structlog
@@ -34,6 +36,7 @@ from node.readers import Fetch, Locate, Readers
 from node.shared import Settled
 from node.source import RecordSource
 from node.state import QUEUE_SUBSCRIPTION, PartitionState
+from node.whereabouts import Whereabouts
 from plait.wire.errors import InternalError, NotFound, NotLeader, PlaitError, StorageDamaged
 from replication.actor import Actor, Host, Promise
 from replication.environment import Clock, Tasks
@@ -95,6 +98,22 @@ class DeadLettered:
 
 
 @dataclass(slots=True)
+class ConsumersGone:
+    """Consumers that were attached at another node, or here in an earlier term, are gone: that node says so."""
+
+    consumers: list[str]
+    promise: Promise[None] = field(default_factory=Promise)
+
+
+@dataclass(slots=True)
+class NodeStarted:
+    """A node has started anew: consumers of its earlier incarnations are gone."""
+
+    node: int
+    incarnation: int
+
+
+@dataclass(slots=True)
 class Look:
     """Something may be possible now that was not before: grant, or retry what waits."""
 
@@ -111,11 +130,15 @@ class PartitionContext:
     host: Host
     clock: Clock
     tasks: Tasks
-    random: Random
     pressure: NodePressure
-    node_id: int
-    incarnation: int
+    alone: bool
+    """Groups have no replicas but those of this node."""
+    whereabouts: Whereabouts
     send_dead_letters: Send
+    departed: Callable[[int, list[str]], None] = lambda group, consumers: None
+    """Consumers of a group that is not led here any more are gone."""
+    standing: Callable[[Group, bool], None] = lambda group, leads: None
+    """A group is led here, and served; or it is not."""
 
 
 class Partition(Actor):
@@ -131,6 +154,7 @@ class Partition(Actor):
         self.settled = trio.Event()  # it is served, or it is known why not
         self._context = context
         self._term = 0
+        self._led = False
         self._stamps = StampClock()
         self.state = PartitionState(topic.kind == "queue")
         self.admission = PartitionAdmission(
@@ -164,14 +188,19 @@ class Partition(Actor):
             self._dead_lettered,
         )
 
+    def driven_by(self, group: Group) -> None:
+        """See Groups."""
+        self.group = group
+
     # the mailbox
 
     def handle(self, messages: list[Any]) -> None:
         """Act on everything that waits, and propose what it led to."""
-        if self.failure is not None:
-            self._turn_away(messages, self.failure)
-            return
         now_ns = self._context.clock.monotonic_ns()
+        if self.failure is not None:
+            self._turn_away(messages, self.refusal())
+            self._keep_house_as_follower(now_ns)
+            return
         self.publishing.stamp_ms = self._stamp(now_ns)
         try:
             for message in messages:
@@ -189,15 +218,22 @@ class Partition(Actor):
             case Settle():
                 self._commands.append((message.command, partial(_answer, message.promise)))
             case Fetch():
-                self.readers.fetch(message, now_ns)
+                if self.readers.is_certain(message):
+                    self.readers.fetch(message, now_ns)
+                else:
+                    self._when_confirmed(message, lambda: self.readers.fetch(message, now_ns))
             case Locate():
-                self.readers.locate(message)
+                self._when_confirmed(message, lambda: self.readers.locate(message))
             case Attach():
                 self._attach(message)
             case Detach():
                 self.consumers.remove(message.consumer)
                 command = [Command.CONSUMER_GONE, message.consumer.consumer_id]
-                self._commands.append((command, partial(_answer, message.promise)))
+                self._commands.append((command, partial(self._detached, message)))
+            case ConsumersGone():
+                self._return_leases(message)
+            case NodeStarted():
+                self._return_leases_of({message.node: message.incarnation})
             case ClientGone():
                 self.publishing.release_client(message.client, now_ns)
             case Alarm():
@@ -208,8 +244,59 @@ class Partition(Actor):
             case Look():
                 pass
 
+    @property
+    def holds_leases(self) -> bool:
+        """It serves, and somebody holds records."""
+        return self._led and any(shared.leased_count for shared in self.state.shared.values())
+
+    def refusal(self) -> PlaitError:
+        """What somebody is told who asks a replica that does not serve."""
+        if self.failure is None or isinstance(self.failure, NotLeader):
+            return self._context.whereabouts.not_leader(self.name, self.group)
+        return self.failure
+
+    def confirmed(self) -> Promise[int]:
+        """Resolves when the state shows everything that was committed before this was asked.
+
+        Rejects with NotLeader, and what else a group says to reads.
+        """
+        answer: Promise[int] = Promise()
+        if self.failure is not None:
+            answer.reject(self.refusal())
+            return answer
+
+        def heard(done: Promise[int]) -> None:
+            if done.error is None:
+                answer.resolve(done.result())
+            else:
+                answer.reject(self.refusal() if isinstance(done.error, NotLeader) else done.error)
+
+        self.group.read_index().then(heard)
+        return answer
+
+    def _when_confirmed(self, message: Fetch | Locate, answer: Callable[[], None]) -> None:
+        """Answer when this replica is known to have led when it was asked."""
+
+        def heard(done: Promise[int]) -> None:
+            if done.error is not None:
+                message.promise.reject(done.error)
+            elif self.failure is not None:  # it led then, but waits for nobody any more
+                message.promise.reject(self.refusal())
+            else:
+                try:
+                    answer()
+                    self._set_alarm(self._context.clock.monotonic_ns())
+                except Exception:  # it is logged where this returns to, and the asker needs an answer
+                    message.promise.reject(InternalError(f"{self.name} failed at this; nothing was read"))
+                    raise
+
+        self.confirmed().then(heard)
+
     def _turn_away(self, messages: list[Any], error: PlaitError) -> None:
         for message in messages:
+            if isinstance(message, Detach) and not self.stopped:
+                self._detached(message, error)
+                continue
             promise = getattr(message, "promise", None)
             if promise is not None:
                 promise.reject(error)
@@ -227,6 +314,32 @@ class Partition(Actor):
         self.consumers.add(consumer, shared)
         message.promise.resolve(None)
 
+    def _detached(self, message: Detach, result: Any) -> None:
+        """A consumer has left. Where its leases could not be returned, somebody else is to do it."""
+        if isinstance(result, PlaitError):
+            self._context.departed(self.group.group, [message.consumer.consumer_id])
+        message.promise.resolve(None)
+
+    def _return_leases(self, message: ConsumersGone) -> None:
+        holding = {consumer for shared in self.state.shared.values() for consumer in shared.consumers()}
+        left = [consumer for consumer in message.consumers if consumer in holding]
+        for consumer in left[:-1]:
+            self._commands.append(([Command.CONSUMER_GONE, consumer], _ignore))
+        if left:  # they share an entry, or the last one's comes last
+            self._commands.append(([Command.CONSUMER_GONE, left[-1]], partial(_answer, message.promise)))
+        else:
+            message.promise.resolve(None)
+
+    def _return_leases_of(self, incarnations: Mapping[int, int]) -> None:
+        """Consumers of earlier lives of these nodes hold nothing any more."""
+        owners = {
+            tuple(int(part) for part in consumer.split(".")[:2])
+            for shared in self.state.shared.values()
+            for consumer in shared.consumers()
+        }
+        for node in sorted({node for node, life in owners if life < incarnations.get(node, 0)}):
+            self._commands.append(([Command.NODE_RESTARTED, node, incarnations[node]], _ignore))
+
     # proposing
 
     def _propose(self) -> None:
@@ -237,7 +350,6 @@ class Partition(Actor):
         for proposal, publish in publishing.proposals:
             proposals.append(proposal)
             waiters.append([partial(self._published, publish)])
-        publishing.proposals.clear()
         for start in range(0, len(self._commands), COMMANDS_PER_ENTRY):
             part = self._commands[start : start + COMMANDS_PER_ENTRY]
             payload = encode_commands(publishing.stamp_ms, [command for command, _ in part])
@@ -247,10 +359,12 @@ class Partition(Actor):
         if proposals:
             try:
                 first = self.group.propose(proposals, self._term)
-            except PlaitError as error:  # leadership went within this turn: nothing was appended
+            except PlaitError as error:  # leadership went within this turn, or a majority: nothing was appended
+                publishing.withdraw()
                 self._tell((waiter, error) for waiter in chain.from_iterable(waiters))
             else:
                 self._proposed.extend(enumerate(waiters, first))
+            publishing.proposals.clear()
 
     def _grant(self) -> None:
         if not self.consumers:
@@ -284,11 +398,14 @@ class Partition(Actor):
         for entry in entries:
             results = self.state.apply(entry)
             self._release_due |= entry.kind == KIND_COMMANDS
-            if self._proposed and self._proposed[0][0] == entry.index:
+            if self._proposed and self._proposed[0][0] == entry.index and entry.term == self._term:
                 answers.extend(zip(self._proposed.popleft()[1], results, strict=True))
         self._tell(answers)
         if self.failure is None:
             self._after_apply(self.state.next_offset > before)
+        elif self._release_due and self.alarm_ns is None and not self.stopped:
+            now_ns = self._context.clock.monotonic_ns()
+            self.host.alarm(max(now_ns, self._release_ns), self, Alarm())
 
     def _tell(self, answers: Iterable[tuple[Waiter, Any]]) -> None:
         """Answer those who wait. The entries are applied, whatever goes wrong in telling somebody so."""
@@ -328,7 +445,8 @@ class Partition(Actor):
     # time
 
     def _wake(self, now_ns: int) -> None:
-        self.readers.expire(now_ns)
+        for request in self.readers.expired(now_ns):
+            self._when_confirmed(request, partial(self.readers.give_up, request))
         self.publishing.tick(now_ns)
         self._propose_due()
         self._keep_house(now_ns)
@@ -352,11 +470,24 @@ class Partition(Actor):
             self._release_due = False
             self.consumers.rest()
             self.group.release()
+        self._trim(now_ns)
+
+    def _trim(self, now_ns: int) -> None:
         if now_ns >= self._retention_ns and self.topic.kind == "topic":
             self._retention_ns = now_ns + RETENTION_INTERVAL_MS * NS_PER_MS
             offset = self.state.retention_point(self.topic.settings, self.publishing.stamp_ms)
             if offset > self.state.start_offset:
                 self._commands.append(([Command.TRIM, offset], _ignore))
+
+    def _keep_house_as_follower(self, now_ns: int) -> None:
+        """The files of a replica that only follows must not pile up either."""
+        if self._release_due and not self.stopped:
+            if now_ns >= self._release_ns:
+                self._release_ns = now_ns + RELEASE_INTERVAL_MS * NS_PER_MS
+                self._release_due = False
+                self.group.release()
+            elif self.alarm_ns is None:
+                self.host.alarm(self._release_ns, self, Alarm())
 
     def _set_alarm(self, now_ns: int) -> None:
         deadlines = [self.readers.next_deadline_ns, self.admission.next_deadline_ns(), self._house_ns()]
@@ -386,7 +517,10 @@ class Partition(Actor):
 
     def restore(self, state: bytes) -> None:
         """StateMachine."""
+        assert not self._led, "a leader has everything: nobody sends it a snapshot"
         self.state.restore(state)
+        self.consumers.rest()  # what was opened of the former state may not be what is kept now
+        self._release_due = True
 
     def live_entries(self) -> Sequence[Range]:
         """StateMachine."""
@@ -395,28 +529,34 @@ class Partition(Actor):
     def role_changed(self, change: RoleChange) -> None:
         """StateMachine: begin a term with empty soft state, or end all service."""
         now_ns = self._context.clock.monotonic_ns()
+        if self._led:  # whatever came, that term is over
+            self._led = False
+            self.failure = self._why_not(change)
+            self._end_term(self.refusal(), now_ns)
         self._term = change.term
         if change.role is Role.LEADER and change.ready:
-            self.failure = None
+            self.failure, self._led = None, True
             self._begin_term(now_ns)
-        elif change.role is Role.FENCED:
-            self.failure = StorageDamaged(f"{self.name} is not served: {change.reason}; nothing was done")
         else:
-            self.failure = NotLeader(f"{self.name} is not led here yet; nothing was done; try again")
-        if self.failure is not None:
-            self._end_term(self.failure, now_ns)
+            self.failure = self._why_not(change)
+        self._context.standing(self.group, self._led)
         if change.ready or change.role is Role.FENCED:
             self.settled.set()
+
+    def _why_not(self, change: RoleChange) -> PlaitError:
+        """Why this replica does not serve."""
+        if change.role is not Role.FENCED:
+            return NotLeader(f"{self.name} is not led here; nothing was done; try again")
+        if self._context.alone:
+            return StorageDamaged(f"{self.name} is not served: {change.reason}; nothing was done")
+        return NotLeader(f"{self.name} is not served by this node: {change.reason}; nothing was done; ask another")
 
     def _begin_term(self, now_ns: int) -> None:
         self._stamps.reset()
         self.publishing.begin(self._stamp(now_ns))
         self._due_proposed = False
         self._release_ns = now_ns + RELEASE_INTERVAL_MS * NS_PER_MS
-        if any(shared.leased_count for shared in self.state.shared.values()):
-            # consumers of this node's former life hold nothing any more
-            command = [Command.NODE_RESTARTED, self._context.node_id, self._context.incarnation]
-            self._commands.append((command, _ignore))
+        self._return_leases_of(self._context.whereabouts.incarnations())
         if self._dead_letters is not None:
             self._dead_letters.begin(self._term)
         self._look()
@@ -430,7 +570,10 @@ class Partition(Actor):
         lost = unknown(self.name)
         self._tell((waiter, lost) for waiter in chain.from_iterable(waiters for _, waiters in proposed))
         self.readers.fail(error)
+        gone = self.consumers.ids()
         self.consumers.fail(error)
+        if gone and not self.stopped:
+            self._context.departed(self.group.group, gone)
         if self._dead_letters is not None:
             self._dead_letters.begin(0)
 
@@ -441,7 +584,9 @@ class Partition(Actor):
         self.stop()  # first: what those who are told now post in turn is refused, not left lying
         self._turn_away(messages, error)
         self._end_term(error, self._context.clock.monotonic_ns())
+        self._context.standing(self.group, False)
         self.group.stop()
+        self.settled.set()
 
     def summary(self) -> dict[str, Any]:
         """Facts for the log."""

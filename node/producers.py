@@ -261,6 +261,14 @@ class SpeculativeProducers:
         self._proposed.setdefault(producer_id, deque()).append(batch)
         self._order.append((base_offset, producer_id))
 
+    def withdraw(self) -> None:
+        """The batch that was begun last will not be proposed."""
+        _, producer_id = self._order.pop()
+        proposed = self._proposed[producer_id]
+        proposed.pop()
+        if not proposed:
+            del self._proposed[producer_id]
+
     def reset(self) -> None:
         """Nothing is proposed any more: the role changed."""
         self._proposed.clear()

@@ -133,6 +133,14 @@ class Publishing:
         for _, publish in proposals:
             self.lost(publish, error, now_ns)
 
+    def withdraw(self) -> None:
+        """What is among `proposals` will not be proposed: the offsets and sequences that it was given are free."""
+        for _, publish in reversed(self.proposals):
+            self.proposed_next -= publish.header.count
+            if publish.header.producer_id >= 0:
+                self._producers.withdraw()
+        self.proposals.clear()
+
     def lost(self, publish: Publish, error: PlaitError, now_ns: int) -> None:
         """An admitted batch will not be heard of again."""
         self._forget(publish)

@@ -78,6 +78,14 @@ class Readers:
         self._waiting: list[tuple[int, int, Fetch]] = []  # heap by (deadline_ns, number)
         self._number = 0
 
+    def is_certain(self, request: Fetch) -> bool:
+        """Whether what `fetch` does now is right even if another replica leads by now: records that are committed
+        stay, and who waits is told nothing. That there is no such record must be confirmed by the group."""
+        state = self._state
+        if request.offset == state.next_offset:
+            return request.wait_ms > 0
+        return state.start_offset <= request.offset < state.next_offset
+
     def fetch(self, request: Fetch, now_ns: int) -> None:
         """Answer a fetch, or let it wait."""
         state, offset = self._state, request.offset
@@ -108,16 +116,25 @@ class Readers:
             else:
                 heapq.heappush(self._waiting, (deadline_ns, number, request))
 
-    def expire(self, now_ns: int) -> int | None:
-        """Answer those whose time is over with nothing; the deadline of the next one."""
+    def expired(self, now_ns: int) -> list[Fetch]:
+        """Those whose time is over, which do not wait any more: `give_up` answers them."""
+        over: list[Fetch] = []
         while self._waiting and self._waiting[0][0] <= now_ns:
             request = heapq.heappop(self._waiting)[2]
+            if not request.promise.abandoned:
+                over.append(request)
+        return over
+
+    def give_up(self, request: Fetch) -> None:
+        """Answer one whose time is over, with nothing unless something has come after all."""
+        if request.offset < self._state.next_offset:
+            self._give(request)
+        else:
             request.promise.resolve(self._fetched(request.offset, []))
-        return self._waiting[0][0] if self._waiting else None
 
     @property
     def next_deadline_ns(self) -> int | None:
-        """When `expire` has something to do."""
+        """When `expired` has something to say."""
         return self._waiting[0][0] if self._waiting else None
 
     def fail(self, error: PlaitError) -> None:

@@ -144,7 +144,10 @@ class StorageDamaged(PlaitError):
 
 
 class NotLeader(PlaitError):
-    """This node does not lead the partition (any more). Nothing was done; ask again."""
+    """This node does not lead what was asked for (any more). Nothing was done; ask the one who does.
+
+    `details`, as far as it is known: leader, a node's id (0: nobody leads now), and address, its "host:port".
+    """
 
     code = "not_leader"
     retriable = True

@@ -94,7 +94,9 @@ async def test_fetches_that_wait_end_empty_in_the_order_of_their_deadlines(nurse
     readers.fetch(late, 0)
     readers.fetch(early, 0)
     assert readers.next_deadline_ns == 10_000_000
-    assert readers.expire(10_000_000) == 20_000_000
+    for request in readers.expired(10_000_000):
+        readers.give_up(request)
+    assert readers.next_deadline_ns == 20_000_000
     assert (early.promise.done, late.promise.done) == (True, False)
     readers.fail(StorageDamaged("gone"))
     assert isinstance(late.promise.error, StorageDamaged)

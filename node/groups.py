@@ -1,0 +1,99 @@
+"""The groups that this node has a replica of: their logs, their Raft, their place among the links.
+
+log_of ──> GroupLog      open ──> Group, known to the links      drop ──> gone from links and disk
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from node.members import Members
+from replication.actor import Host
+from replication.environment import Environment
+from replication.group import Group, Snapshots
+from replication.machine import StateMachine
+from replication.peers.peers import Peers
+from replication.raft.settings import RaftSettings
+from replication.storage.log import GroupLog
+from replication.storage.store import Store
+
+_logger = structlog.get_logger("plait.node")
+
+
+class Replica(StateMachine, Protocol):
+    """A state machine that knows its group."""
+
+    def driven_by(self, group: Group) -> None:
+        """Told before anything else."""
+
+
+class Groups:
+    """Opens and drops them."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        host: Host,
+        store: Store,
+        members: Members,
+        settings: RaftSettings,
+        peers: Peers | None,
+        snapshots: Snapshots | None,
+    ) -> None:
+        self._environment = environment
+        self._host = host
+        self._store = store
+        self._members = members
+        self._settings = settings
+        self._peers = peers
+        self._snapshots = snapshots
+        self._known = dict.fromkeys(sorted(store.groups()))
+        self.eager = False
+        """What is opened now should be led here, if it has no leader."""
+
+    def known(self) -> list[int]:
+        """The groups that have a log here."""
+        return list(self._known)
+
+    def log_of(self, group_id: int) -> GroupLog:
+        """The group's log; made where there is none (the node may have ended between catalogue and log)."""
+        if group_id in self._known:
+            return self._store.log(group_id)
+        self._known[group_id] = None
+        return self._store.create(group_id)
+
+    async def open(self, group_id: int, replica: Replica) -> None:
+        """Open this node's replica of a group: its state from its log, then its part in elections."""
+        environment, members = self._environment, self._members
+        group = Group(
+            self._host,
+            group_id,
+            members.replica_on(group_id, members.node_id),
+            self.log_of(group_id),
+            replica,
+            environment.tasks,
+            environment.random,
+            self._peers,
+            self._snapshots,
+            self._settings,
+        )
+        replica.driven_by(group)
+        await group.open(members.founders_of(group_id), eager=self.eager)
+        if self._peers is not None and not group.stopped:
+            self._peers.add(group)
+
+    def drop(self, group_id: int) -> None:
+        """The group was deleted: its data goes."""
+        if self._peers is not None:
+            self._peers.remove(group_id)
+        if group_id in self._known:  # it is not, where a topic was deleted before it was opened
+            del self._known[group_id]
+            self._store.delete(group_id, partial(_dropped, group_id))
+
+
+def _dropped(group_id: int, error: Exception | None) -> None:
+    if error is not None:
+        _logger.error("group's data could not be deleted", group=group_id, error=str(error))

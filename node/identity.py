@@ -1,0 +1,109 @@
+"""What a node must know of itself before it can ask anybody: its id, its disk's own number, how often it started.
+
+    start n ──> node.a, node.b (whole, synced, renamed) ──> only then is anything said under number n
+
+Two copies, so that no single bad sector takes them. A node that has lost this file has lost its disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from struct import Struct
+
+import cbor2
+
+from plait.wire.errors import StorageDamaged
+from replication.crc import crc32c
+from replication.environment import Disk
+
+FILES = ("node.a", "node.b")
+"""The names of the two copies."""
+DISK_BITS = 62
+"""Size of the number that a data directory is given for its life."""
+CLUSTER_ID_CHARACTERS = 16
+"""Length of a cluster's id."""
+
+_FORMAT = 1
+_CRC = Struct(">I")
+_NEW = ".tmp"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """One node's own facts."""
+
+    node_id: int
+    disk: int
+    """Drawn when the data directory was first used: another disk, another number."""
+    starts: int
+    """How often the node was started on it; never falls."""
+    founders: Mapping[int, int] = field(default_factory=dict)
+    """Node to disk of all who founded the cluster; empty until that is agreed."""
+
+    @property
+    def cluster_id(self) -> str:
+        """The id of the cluster that these disks founded: all of them find the same."""
+        assert self.founders, "the cluster is not founded"
+        known = cbor2.dumps(sorted(self.founders.items()))
+        return sha256(known).hexdigest()[:CLUSTER_ID_CHARACTERS]
+
+
+def read_identity(disk: Disk) -> NodeIdentity | None:
+    """The node's facts (blocking); None on a disk that has none. Raises StorageDamaged, OSError."""
+    found: list[NodeIdentity] = []
+    unreadable: list[str] = []
+    for name in FILES:
+        try:
+            found.append(_read(disk, name))
+        except FileNotFoundError:
+            pass
+        except ValueError:
+            unreadable.append(name)
+    if not found and unreadable:
+        raise StorageDamaged(
+            f"{' and '.join(unreadable)}: damaged; without them nobody knows which node this disk belongs to. "
+            "Bring one of them back from a copy"
+        )
+    return max(found, key=lambda each: each.starts, default=None)
+
+
+def write_identity(disk: Disk, identity: NodeIdentity) -> None:
+    """Make these the node's facts; durable on return (blocking). Raises OSError."""
+    content = _encode(identity)
+    for name in FILES:
+        draft = name + _NEW
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(draft)
+        file = disk.create(draft)
+        try:
+            file.pwrite([content], 0)
+            file.sync()
+        finally:
+            file.close()
+        disk.rename(draft, name)
+        disk.sync_folder("")
+
+
+def _read(disk: Disk, name: str) -> NodeIdentity:
+    """Raises FileNotFoundError, and ValueError for bytes that are not what was written."""
+    file = disk.open(name)
+    try:
+        content = file.pread(file.size(), 0)
+    finally:
+        file.close()
+    body = content[: -_CRC.size]
+    if len(content) <= _CRC.size or _CRC.unpack(content[-_CRC.size :])[0] != crc32c(body):
+        raise ValueError(f"{name} is damaged")
+    form, node_id, number, starts, founders = cbor2.loads(body)
+    if form != _FORMAT:
+        raise StorageDamaged(f"{name} is of format {form}, this version reads {_FORMAT}: use a newer Plait")
+    return NodeIdentity(node_id, number, starts, dict(founders))
+
+
+def _encode(identity: NodeIdentity) -> bytes:
+    founders = sorted(identity.founders.items())
+    body = cbor2.dumps([_FORMAT, identity.node_id, identity.disk, identity.starts, founders])
+    return body + _CRC.pack(crc32c(body))

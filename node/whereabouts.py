@@ -1,0 +1,29 @@
+"""Who leads, and where clients find it: what a refusal says of it."""
+
+from __future__ import annotations
+
+from cluster.catalogue import Catalogue
+from plait.wire.errors import NotLeader
+from replication.group import Group
+
+
+class Whereabouts:
+    """Looks up nodes in the catalogue."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    def not_leader(self, name: str, group: Group | None) -> NotLeader:
+        """The refusal of a replica that does not serve, with the leader as far as it is known here."""
+        leader = group.leader_node if group is not None else 0
+        if not leader:
+            return NotLeader(f"{name}: no leader is known here yet; nothing was done; try again", leader=0)
+        node = self._catalogue.node(leader)
+        message = f"{name} is led by node {leader}; nothing was done; ask there"
+        if node is None or not node.native:
+            return NotLeader(message, leader=leader)
+        return NotLeader(message, leader=leader, address=node.native)
+
+    def incarnations(self) -> dict[int, int]:
+        """The newest start of every node."""
+        return {node.node_id: node.incarnation for node in self._catalogue.nodes()}
