@@ -273,7 +273,7 @@ class Nemesis:
 
     def _old_disk(self, fault: PlannedFault, random: Random) -> bool:
         box = self._box(fault.node)
-        return self._may_lose(box) and box.go_back(fault.for_ms)
+        return self._may_lose(box) and box.go_back(fault.for_ms, random)
 
     def _empty_disk(self, fault: PlannedFault, random: Random) -> bool:
         box = self._box(fault.node)

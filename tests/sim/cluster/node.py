@@ -149,11 +149,11 @@ class Box:
         disk.spoil(name, sector, random.randbytes(disk.sector_bytes))
         return f"{name} spoil {sector}"
 
-    def go_back(self, down_ms: int) -> bool:
-        """Come back with the disk of an earlier life, which others have seen behind themselves."""
-        if self.life is None or self.life.dead or not self.life.started or len(self._images) < 2:
+    def go_back(self, down_ms: int, random: Random) -> bool:
+        """Come back with the disk as it was at the end of an earlier life."""
+        if self.life is None or self.life.dead or not self.life.started or not self._images:
             return False
-        image = self._images[-2].copy(self._random)
+        image = random.choice(self._images).copy(self._random)
         self.crash(Survival.NOTHING, down_ms)
         self.disk = image
         self.speed_up()
