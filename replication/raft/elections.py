@@ -16,6 +16,7 @@ from replication.raft import leading
 from replication.raft.messages import (
     Append,
     Beat,
+    BeatAnswer,
     Message,
     Sleep,
     SnapshotOffer,
@@ -41,12 +42,14 @@ def wait(core: RaftCore, now_ns: int, *, eager: bool = False) -> None:
 
 def leader_is_silent(core: RaftCore, now_ns: int) -> None:
     """The election deadline has passed."""
-    core.leader = 0
+    leader, core.leader = core.leader, 0
     if may_campaign(core):
         campaign(core, now_ns)
-    else:
-        core.candidate = ""
-        core.election_ns = None  # until somebody speaks
+        return
+    core.candidate = ""
+    core.election_ns = None  # until somebody speaks
+    if leader:  # it may sleep, and believe that this replica does too
+        core.send(BeatAnswer(core.replica, leader, core.term, read=0))
 
 
 def may_campaign(core: RaftCore) -> bool:
@@ -64,10 +67,6 @@ def campaign(core: RaftCore, now_ns: int, *, transfer: bool = False) -> None:
     """Ask the voters: first whether they would, unless the leader itself asked for this election."""
     core.leader = 0
     core.votes = {}
-    if _alone(core):
-        _stand(core)  # saved together with the first entry of its term
-        leading.begin(core, now_ns)
-        return
     core.election_ns = now_ns + core.election_time_ns()
     if transfer:
         _campaign_really(core, transfer=True)
@@ -109,6 +108,8 @@ def on_vote_request(core: RaftCore, now_ns: int, request: VoteRequest) -> None:
 
 def on_vote_answer(core: RaftCore, now_ns: int, answer: VoteAnswer) -> None:
     """A voter has decided."""
+    if answer.pre and answer.granted and answer.term != core.term + 1:
+        return  # of an older round
     if core.candidate == ("pre" if answer.pre else "real"):
         count(core, now_ns, answer.source, granted=answer.granted)
 
@@ -156,16 +157,11 @@ def _alone(core: RaftCore) -> bool:
     return list(membership.voters) == [core.replica] and not membership.joint and may_campaign(core)
 
 
-def _stand(core: RaftCore) -> None:
-    core.term += 1
-    core.vote, core.vote_unsaved = core.replica, True
-    core.candidate = "real"
-    core.votes = {}
-
-
 def _campaign_really(core: RaftCore, *, transfer: bool) -> None:
     """The own vote counts when it is durable, and the others are asked then."""
-    _stand(core)
+    core.term += 1
+    core.vote, core.vote_unsaved = core.replica, True
+    core.candidate, core.votes = "real", {}
     core.write()
     _ask(core, core.term, pre=False, transfer=transfer)
 

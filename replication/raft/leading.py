@@ -291,9 +291,7 @@ def _send_log(core: RaftCore, progress: Progress, runs: dict[int, _Run | None]) 
         _append_to(core, now_ns, progress, *run)
 
 
-def _append_to(
-    core: RaftCore, now_ns: int, progress: Progress, entries: Sequence[Entry], size_bytes: int
-) -> None:
+def _append_to(core: RaftCore, now_ns: int, progress: Progress, entries: Sequence[Entry], size_bytes: int) -> None:
     previous = progress.next - 1
     previous_term = core.log.term_at(previous)
     if previous_term is None:
