@@ -115,6 +115,8 @@ def hear(core: RaftCore, now_ns: int, leader: int) -> bool:
         core.follow(now_ns, core.term, leader)
     core.leader = leader
     core.heard_ns = now_ns
+    if core.down:  # the links were wrong about its node, if they said so
+        core.down.pop(core.membership.members().get(leader, 0), None)
     core.election_ns = now_ns + core.election_time_ns()
     return True
 

@@ -83,7 +83,6 @@ def on_sleep(core: RaftCore, now_ns: int, sleep: Sleep) -> None:
         and not core.held
         and not core.damaged
         and core.installing is None
-        and core.membership.members().get(sleep.source) not in core.down
     )
     if agreed:
         core.committed(max(core.commit, sleep.index))
