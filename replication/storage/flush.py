@@ -315,6 +315,8 @@ class Flusher:
                 log.live = item.live
             log.cuts = [cut for cut in log.cuts if self._hides(log, cut, through)]
             log.tail.release(through)
+            if item.install is not None:
+                item.install.taken_effect()
             if clock.monotonic_ns() - since_ns > SLICE_NS:
                 await trio.lowlevel.checkpoint()
                 since_ns = clock.monotonic_ns()

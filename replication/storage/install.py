@@ -74,6 +74,7 @@ class Install:
         self._number: int | None = None  # the log file whose flush lets it take effect
         self._ended = trio.Event()
         self._error: Exception | None = None
+        self._then: Callable[[], None] = lambda: None
 
     # ---- what is here
 
@@ -176,16 +177,23 @@ class Install:
 
     # ---- taking effect
 
-    async def commit(self, state: bytes, live: Sequence[Range] | None, last_mark: int) -> None:
+    async def commit(
+        self,
+        state: bytes,
+        live: Sequence[Range] | None,
+        last_mark: int,
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
         """Let the snapshot, with what was staged, take the place of everything up to its index.
 
         It has happened, durably, when this returns. `live`: marks still needed (None: nobody knows yet, so all
-        are). `last_mark`: the last one that the leader's log covers. It takes a flush; it cannot be cancelled.
+        are). `last_mark`: the last one that the leader's log covers. `then` is called in the moment in which the
+        log becomes the new one, before anybody else can look. It takes a flush; it cannot be cancelled.
         Raises StorageFull, InstallRefused (the group was deleted): the log is what it was and the install is
         abandoned. StorageFailed: the next process knows.
         """
         self._check()
-        self.state, self.live, self._last_mark = state, live, last_mark
+        self.state, self.live, self._last_mark, self._then = state, live, last_mark, then
         with trio.CancelScope(shield=True):
             try:
                 await self._offload(partial(_save, self.files[-1:]))
@@ -257,8 +265,12 @@ class Install:
     def take_effect(self, row: SnapshotRow, parts: Sequence[Part]) -> None:
         """The snapshot file is durable."""
         self._log.replaced(row, self._damages_left(), parts)
+
+    def taken_effect(self) -> None:
+        """The log is the new one in everything."""
         self._desk.leave(self)
         self.end(None)
+        self._then()
 
     def _cuts(self, through: int) -> tuple[Cut, ...]:
         """What of older segments is no part of the log any more."""

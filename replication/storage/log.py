@@ -272,29 +272,32 @@ class GroupLog:
 
         Indexes in `skip` (sorted ranges) are left out. Raises StorageDamaged.
         """
-        behind = 0
-        while True:
-            stretch = self.stretches.of_mark(mark, behind)
-            if stretch is not None and stretch.first > self.snapshot_index:
-                return []
-            if stretch is not None and _inside(skip, stretch):
-                behind = stretch.last
-                continue
-            if stretch is None:
-                self._check_marks()
-                return self._wanted(self._tail_below(mark), max_bytes, skip)
-            truncations = self._truncations
-            read = await self._read_marks(stretch, mark, max_bytes)
-            if truncations != self._truncations:
-                continue
-            self._check_marks()
-            entries = self._wanted(read, max_bytes, skip)
+        following: int | None = mark
+        while following is not None:
+            entries, following = await self.live_piece(following, max_bytes, skip)
             if entries:
                 return entries
-            if read:
-                mark = read[-1].mark + read[-1].span
-            else:
-                behind = stretch.last
+        return []
+
+    async def live_piece(
+        self, mark: int, max_bytes: int, skip: Sequence[Range] = ()
+    ) -> tuple[list[Entry], int | None]:
+        """As `live_below`, but only as far as one read goes: what it found, and the mark to go on from (None: that
+        was all)."""
+        while True:
+            stretch = self.stretches.of_mark(mark, 0)
+            if stretch is None:
+                self._check_marks()
+                return self._wanted(self.tail.from_mark(mark, max_bytes), None, skip)
+            if stretch.first > self.snapshot_index:
+                return [], None
+            if _inside(skip, stretch):
+                return [], stretch.valid_mark + 1
+            truncations = self._truncations
+            read = await self._read_marks(stretch, mark, max_bytes)
+            if truncations == self._truncations:
+                self._check_marks()
+                return self._wanted(read, stretch.valid_mark + 1, skip)
 
     async def find_kind(self, kind: int, after_index: int) -> list[Entry]:
         """The entries of that kind behind `after_index` and behind the snapshot, by rising index.
@@ -557,22 +560,22 @@ class GroupLog:
             raise self._rotten(stretch, error).error(self.group)
         return [entry for entry in entries if entry.index <= stretch.last]
 
-    def _wanted(self, entries: Iterable[Entry], max_bytes: int, skip: Sequence[Range]) -> list[Entry]:
-        """Those that are live, covered by the snapshot and not in `skip`."""
-        found: list[Entry] = []
-        for entry in entries:
-            if entry.index > self.snapshot_index or max_bytes <= 0:
-                break
-            live = self.live is None or touches(self.live, entry.mark, entry.mark + entry.span - 1)
-            if live and range_of(skip, entry.index) is None:
-                found.append(entry)
-                max_bytes -= len(entry.payload)
-        return found
-
-    def _tail_below(self, mark: int) -> list[Entry]:
-        """Entries with a span that are in memory and covered by the snapshot, from that mark on."""
-        below = sum(len(c.entries) for c in self.tail.chunks if c.first_index <= self.snapshot_index)
-        return self.tail.from_mark(mark, 1 << 62) if below else []
+    def _wanted(
+        self, entries: Sequence[Entry], following: int | None, skip: Sequence[Range]
+    ) -> tuple[list[Entry], int | None]:
+        """Those that are live, covered by the snapshot and not in `skip`, and the mark to go on from: `following`
+        where there are no entries."""
+        if entries:
+            last = entries[-1]
+            following = last.mark + last.span if last.index <= self.snapshot_index else None
+        wanted = [
+            entry
+            for entry in entries
+            if entry.index <= self.snapshot_index
+            and (self.live is None or touches(self.live, entry.mark, entry.mark + entry.span - 1))
+            and range_of(skip, entry.index) is None
+        ]
+        return wanted, following
 
     def _first_in_memory(self) -> int:
         """From here on all entries are in memory."""

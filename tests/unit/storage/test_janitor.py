@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from replication.machine import Range
-from replication.storage.flush import touches
+from replication.storage.ranges import touches
 from tests.sim.crash import Survival
 from tests.sim.disk import SimDisk
 from tests.sim.faults import Operation, OperationKind
