@@ -15,6 +15,7 @@ from plait.wire.frames import FrameReader
 from replication.environment import Buffer
 from replication.machine import Entry
 from replication.peers.codec import (
+    COPY_BYTES,
     KINDS,
     ROW_BYTES,
     Addressed,
@@ -137,13 +138,14 @@ def test_byte_by_byte() -> None:
     assert found[-1] == [batch]
 
 
-def test_payloads_are_views_of_the_frame() -> None:
-    payload = bytes(range(200))
+@pytest.mark.parametrize(("size_bytes", "kind"), [(COPY_BYTES + 1, memoryview), (100, bytes)])
+def test_large_payloads_are_views_of_the_frame_and_small_ones_do_not_hold_it(size_bytes: int, kind: type) -> None:
+    payload = bytes(size_bytes)
     (batch,) = read(FrameReader(), frame_of([(1, Append(1, 2, 3, 0, 0, [Entry(1, 3, 1, 0, 1, payload)], 0, 1))]))
     append = batch[0][1]
     assert isinstance(append, Append)
-    assert isinstance(append.entries[0].payload, memoryview)
-    assert payload_bytes(append) == 200
+    assert type(append.entries[0].payload) is kind
+    assert payload_bytes(append) == size_bytes
 
 
 @given(BATCHES, st.data())
