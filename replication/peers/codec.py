@@ -22,6 +22,7 @@ from plait.wire.errors import BadRequest
 from replication.environment import Buffer
 from replication.machine import Entry
 from replication.peers.protocol import NUMBER_MAX
+from replication.peers.runs import Runs
 from replication.raft import messages as raft
 from replication.raft.messages import Append, Message
 
@@ -68,10 +69,13 @@ def payload_bytes(message: Message) -> int:
     return sum([len(entry.payload) for entry in message.entries]) if type(message) is Append else 0
 
 
-def encode_message(group: int, message: Message, parts: list[Buffer]) -> list[Any]:
-    """The words of a message; its raw bytes are added to `parts`. Raises ValueError if it cannot be sent."""
+def encode_message(group: int, message: Message, parts: list[Buffer], runs: Runs | None = None) -> list[Any]:
+    """The words of a message; its raw bytes are added to `parts`. Raises ValueError if it cannot be sent.
+
+    Entries that `runs` has are not encoded again.
+    """
     if type(message) is Append:
-        return _encode_append(group, message, parts)
+        return _encode_append(group, message, parts, runs)
     tag, read = _READ[type(message)]
     return [tag, group, *read(message)]
 
@@ -96,15 +100,27 @@ def decode_messages(words: Sequence[Any], raw: memoryview) -> list[Addressed]:
     return batch
 
 
-def _encode_append(group: int, message: Append, parts: list[Buffer]) -> list[Any]:
+def _encode_append(group: int, message: Append, parts: list[Buffer], runs: Runs | None) -> list[Any]:
     entries = message.entries
     count, size_bytes = len(entries), 0
     if count:
         if entries[-1].index != message.previous_index + count:
             raise ValueError("an append's entries must follow one another")
-        size_bytes = encode_entries(message.previous_index, entries, parts)
+        size_bytes = _encode_run(message.previous_index, entries, parts, runs)
     head = [_APPEND, group, message.source, message.target, message.term, message.previous_index]
     return [*head, message.previous_term, message.commit, message.sequence, count, size_bytes]
+
+
+def _encode_run(base_index: int, entries: Sequence[Entry], parts: list[Buffer], runs: Runs | None) -> int:
+    if runs is None:
+        return encode_entries(base_index, entries, parts)
+    data = runs.find(entries)
+    if data is None:
+        found: list[Buffer] = []
+        encode_entries(base_index, entries, found)
+        data = runs.keep(entries, found)
+    parts.append(data)
+    return len(data)
 
 
 def _decode_append(row: list[Any], raw: memoryview, at: int) -> Addressed:

@@ -42,6 +42,7 @@ from replication.peers.protocol import (
     seal,
     unseal,
 )
+from replication.peers.runs import Runs
 from replication.peers.settings import PeerSettings
 from replication.raft.messages import Append, Message
 
@@ -60,6 +61,7 @@ class Household(Protocol):
     process: int
     settings: PeerSettings
     counters: Counters
+    runs: Runs
 
     def seen_life(self, node: int) -> int:
         """The highest life that was seen of that node."""
@@ -250,16 +252,19 @@ class PeerLink(Actor):
         batch = self._outbox.take()
         if not beat and not batch:
             return None
+        household = self._household
+        if beat:
+            household.runs.forget()
         words: list[Any] = [self._rounds.speak().words() if beat else None]
         parts: list[Buffer] = []
         for group, message in batch:
             try:
-                words.append(encode_message(group, message, parts))
+                words.append(encode_message(group, message, parts, household.runs))
             except ValueError as error:
                 _logger.error("message cannot be sent", group=group, node=self.node, error=str(error))
             if type(message) is Append:
                 self._spoke[0][group] = None
-        counters = self._household.counters
+        counters = household.counters
         counters.frames_sent += 1
         counters.messages_sent += len(batch)
         return seal(CONTROL_WORDS, words, parts)

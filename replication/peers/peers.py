@@ -35,6 +35,7 @@ from replication.peers.protocol import (
     read_confirm,
     read_hello,
 )
+from replication.peers.runs import Runs
 from replication.peers.settings import PeerSettings
 from replication.raft.messages import Message
 
@@ -59,6 +60,7 @@ class Peers:
         self.identity = identity
         self.settings = settings or PeerSettings()
         self.counters = Counters()
+        self.runs = Runs()
         self.process = environment.random.getrandbits(PROCESS_BITS)
         self.lives: dict[int, int] = {}
         """Highest life seen of each node; whoever keeps it over restarts fills it in first."""
