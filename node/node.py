@@ -157,7 +157,11 @@ class Node:
             environment, self.host, Identity(name, settings.node_id, identity.starts), settings.peers
         )
         founding = Founding(identity, self.members, peers, environment.clock)
-        await peers.listen(*(settings.peer_listen or settings.initial[settings.node_id]))
+        host, port = settings.peer_listen or settings.initial[settings.node_id]
+        try:
+            await peers.listen(host, port)
+        except OSError as error:  # there are two addresses that a node listens on: say which
+            raise OSError(error.errno, error.strerror, "peers", None, f"{host}:{port}") from error
         for node in self.members.others:
             peers.connect_to(node, *settings.initial[node])
         if not identity.founders:
@@ -183,7 +187,7 @@ class Node:
 
     async def _open_replicas(self) -> None:
         environment, metadata = self._environment, self.metadata
-        self.replicas = Replicas(self.groups, self._context(), metadata.catalogue)
+        self.replicas = Replicas(self.groups, self._context(), metadata.catalogue, metadata.spread)
         self._stand_by_the_catalogue()
         metadata.on_standing = self._stand_by_the_catalogue
         metadata.on_change = self.replicas.changed

@@ -9,7 +9,7 @@ Changes of the catalogue arrive as news, in order; after a snapshot of it everyt
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -48,8 +48,12 @@ class _Held:
 class Replicas:
     """Everything that serves a partition on this node."""
 
-    def __init__(self, groups: Groups, context: PartitionContext, catalogue: Catalogue) -> None:
+    def __init__(
+        self, groups: Groups, context: PartitionContext, catalogue: Catalogue, spread: Callable[[], None]
+    ) -> None:
+        """`spread`: have the other nodes hear of the catalogue's change at once, if this one leads."""
         self._groups = groups
+        self._spread = spread
         self._context = context
         self._catalogue = catalogue
         self._held: dict[int, _Held] = {}  # by topic id
@@ -110,6 +114,7 @@ class Replicas:
             return
         value = result.value
         if isinstance(result.command, CreateTopic) and isinstance(value, Topic):
+            self._spread()
             await self._open(value)
         elif isinstance(result.command, DeleteTopic) and isinstance(value, Topic):
             self._close(value)

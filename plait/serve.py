@@ -14,14 +14,16 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plait.cli import exits
-from plait.settings import Settings, SettingsError, parse_address
+from plait.settings import Settings, SettingsError, parse_address, parse_peers
 
 if TYPE_CHECKING:
     from node.node import Node, NodeSettings
+    from replication.environment import Environment
 
 PROFILE_VARIABLE = "PLAIT_PROFILE"
 """Names a file that gets a cProfile of the broker at its end, for the benchmark."""
@@ -41,22 +43,58 @@ M_MMAP_THRESHOLD = -3
 """glibc's number of that parameter of mallopt(3)."""
 
 
+EVERYWHERE = ("0.0.0.0", "::")
+"""Hosts to listen on that nobody can be sent to."""
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The cluster that this node is of."""
+
+    nodes: Mapping[int, Address]
+    listen: Address
+    native: Address | None
+    """What clients are told who are sent here; None: nothing that would help them."""
+
+
 def serve(settings: Settings) -> int:
     """Run a broker until it gets SIGTERM or SIGINT. Returns the process's exit code."""
     try:
-        address = parse_address(settings.native)
+        address, neighbours = _checked(settings)
     except SettingsError as error:
-        exits.complain(f"setting native: {error}")
+        exits.complain(str(error))
         return exits.USAGE
     gc.disable()  # imports make many objects and no garbage
     _use_server_packages()
     _set_up_allocator()
     _raise_file_limit()
     profile = os.environ.get(PROFILE_VARIABLE, "")
-    return _run_profiled(settings, address, profile) if profile else _run(settings, address)
+    return (
+        _run_profiled(settings, address, neighbours, profile) if profile else _run(settings, address, neighbours)
+    )
 
 
-def _run(settings: Settings, address: tuple[str, int]) -> int:
+def _checked(settings: Settings) -> tuple[Address, Neighbours | None]:
+    """Where clients are served, and the cluster. Raises SettingsError."""
+    setting = "native"
+    try:
+        address = parse_address(settings.native)
+        if not settings.peers:
+            return address, None
+        if address[1] == 0:
+            raise SettingsError("name a port: the other nodes tell clients where this one is")
+        setting = "peers"
+        nodes = parse_peers(settings.peers, settings.node_id)
+        setting = "peer_listen"
+        listen = parse_address(settings.peer_listen) if settings.peer_listen else nodes[settings.node_id]
+    except SettingsError as error:
+        raise SettingsError(f"setting {setting}: {error}") from None
+    return address, Neighbours(nodes, listen, None if address[0] in EVERYWHERE else address)
+
+
+def _run(settings: Settings, address: Address, neighbours: Neighbours | None) -> int:
     # structlog takes rich along for coloured tracebacks when it is there: 45 ms of the start, never used here
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None is how a module is barred
     import trio
@@ -68,7 +106,7 @@ def _run(settings: Settings, address: tuple[str, int]) -> int:
     expected = (OSError, PlaitError, StorageFailed, StorageLocked)
     logs.set_up(settings.log.format, settings.log.level)
     try:
-        trio.run(_serve, settings, address)
+        trio.run(_serve, settings, address, neighbours)
     except KeyboardInterrupt:  # before the loop ran
         return exits.INTERRUPTED
     except (*expected, BaseExceptionGroup) as error:
@@ -84,19 +122,21 @@ def _run(settings: Settings, address: tuple[str, int]) -> int:
     return exits.DONE
 
 
-async def _serve(settings: Settings, address: tuple[str, int]) -> None:
+async def _serve(settings: Settings, address: Address, neighbours: Neighbours | None) -> None:
     import trio
 
     from gateways.native.limits import GatewayLimits
     from gateways.native.server import NativeGateway
-    from node.node import Node
     from replication.real import real_environment
 
     _withdraw_ready_file(settings)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             environment = real_environment(settings.data, nursery)
-            node = await Node.open(environment, _node_settings(settings))
+            node = await _open(environment, _node_settings(settings, neighbours), signals)
+            if node is None:
+                nursery.cancel_scope.cancel()
+                return
             limits = GatewayLimits(connections_max=settings.connections_max)
             gateway = NativeGateway(environment, node.broker, *address, limits)
             native = _joined(*await gateway.start())
@@ -111,13 +151,32 @@ async def _serve(settings: Settings, address: tuple[str, int]) -> None:
             nursery.cancel_scope.cancel()
 
 
+async def _open(environment: Environment, settings: NodeSettings, signals: AsyncIterator[int]) -> Node | None:
+    """The node, when it serves: one of a cluster may wait for the others. None: it was told to end before."""
+    import trio
+
+    from node.node import Node
+
+    node: Node | None = None
+
+    async def end_when_asked() -> None:
+        await anext(signals)
+        opening.cancel_scope.cancel()
+
+    async with trio.open_nursery() as opening:
+        opening.start_soon(end_when_asked)
+        node = await Node.open(environment, settings)
+        opening.cancel_scope.cancel()
+    return node
+
+
 async def _end_at_once_when_asked_again(signals: AsyncIterator[int]) -> None:
     async for number in signals:
         if number == signal.SIGINT:
             raise KeyboardInterrupt
 
 
-def _node_settings(settings: Settings) -> NodeSettings:
+def _node_settings(settings: Settings, neighbours: Neighbours | None) -> NodeSettings:
     from node.node import NodeSettings
     from plait.wire.batch import MAX_BATCH_BYTES, BatchLimits
     from replication.storage.settings import StorageSettings
@@ -131,6 +190,11 @@ def _node_settings(settings: Settings) -> NodeSettings:
             low_space_bytes=low,
             critical_space_bytes=low * CRITICAL_SPACE_PERCENT // 100,
         ),
+        name=f"node-{settings.node_id}" if neighbours is not None else "plait",
+        node_id=settings.node_id if neighbours is not None else 1,
+        initial=neighbours.nodes if neighbours is not None else None,
+        peer_listen=neighbours.listen if neighbours is not None else None,
+        native=neighbours.native if neighbours is not None else None,
     )
 
 
@@ -195,12 +259,12 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _run_profiled(settings: Settings, address: tuple[str, int], file: str) -> int:
+def _run_profiled(settings: Settings, address: Address, neighbours: Neighbours | None, file: str) -> int:
     import cProfile
 
     profile = cProfile.Profile()
     try:
-        return profile.runcall(_run, settings, address)
+        return profile.runcall(_run, settings, address, neighbours)
     finally:
         profile.dump_stats(file)
 
@@ -218,10 +282,11 @@ def _explained(error: BaseException, settings: Settings) -> str:
     """One line: what happened, and what to do."""
     if not isinstance(error, OSError):
         return f"{os.path.abspath(settings.data)}: {error}"
+    where, flag = (error.filename2, "--peers") if error.filename2 else (settings.native, "--native")
     if error.errno == errno.EADDRINUSE:
-        return f"{settings.native} is in use by another program; choose another address with --native"
-    if error.errno in (errno.EADDRNOTAVAIL, errno.EACCES) and not error.filename:
-        return f"cannot listen on {settings.native}: {error.strerror}; choose another address with --native"
+        return f"{where} is in use by another program; choose another address with {flag}"
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EACCES) and (error.filename2 or not error.filename):
+        return f"cannot listen on {where}: {error.strerror}; choose another address with {flag}"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
         return f"cannot use {error.filename or settings.data}: {error.strerror}; choose a folder with --data"
     return f"stopped by the machine: {error}"

@@ -83,6 +83,22 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             extra={"shape": "FILE"},
         ),
     ] = ""
+    node_id: Annotated[int, Meta(ge=1, le=2**31 - 1, description="Which of the nodes of --peers this one is")] = 1
+    peers: Annotated[
+        str,
+        Meta(
+            description="All nodes of the cluster, this one too, and where they reach each other; the same on all "
+            "of them. Empty: this broker runs alone",
+            extra={"shape": "ID=HOST:PORT,..."},
+        ),
+    ] = ""
+    peer_listen: Annotated[
+        str,
+        Meta(
+            description="Where this node listens for the others, if not where --peers says that it is reached",
+            extra={"shape": "HOST:PORT"},
+        ),
+    ] = ""
     max_record_bytes: Annotated[
         int,
         Meta(
@@ -277,6 +293,27 @@ def parse_address(text: str) -> tuple[str, int]:
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise SettingsError(f"{text!r} is not an address: write HOST:PORT, such as 127.0.0.1:4150")
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
+def parse_peers(text: str, node_id: int) -> dict[int, tuple[str, int]]:
+    """{node id: (host, port)} from "1=HOST:PORT,2=HOST:PORT,..."; `node_id` must be among them.
+
+    Raises SettingsError.
+    """
+    found: dict[int, tuple[str, int]] = {}
+    for part in text.split(","):
+        number, equals, address = part.strip().partition("=")
+        if not equals or not number.isascii() or not number.isdigit() or int(number) < 1:
+            raise SettingsError(f"{part.strip()!r} is not a node: write ID=HOST:PORT, such as 1=10.0.0.1:4151")
+        if int(number) in found:
+            raise SettingsError(f"node {number} is named twice")
+        found[int(number)] = parse_address(address)
+        if found[int(number)][1] == 0:
+            raise SettingsError(f"{part.strip()!r} names no port: the other nodes could not find it")
+    if node_id not in found:
+        known = ", ".join(str(node) for node in sorted(found))
+        raise SettingsError(f"node {node_id} is not among the nodes {known}: name it, or say which one this is")
+    return found
 
 
 def help_text() -> str:

@@ -1,0 +1,190 @@
+"""Three real nodes in the test's own loop, over loopback, each with its own disk; they die and come back."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from gateways.native.server import NativeGateway
+from node.node import Node, NodeSettings
+from plait.wire.errors import PlaitError
+from replication.actor import Promise
+from replication.environment import Environment
+from replication.real import real_environment
+from replication.storage.store import LOCK
+
+T = TypeVar("T")
+NODES = (1, 2, 3)
+WAIT_S = 30.0
+"""Time for what must come about; no test depends on how long it really takes."""
+LOOK_S = 0.01
+"""Time between two looks."""
+
+
+class Member:
+    """One node, from its start to its death."""
+
+    def __init__(self, cluster: Cluster, node_id: int) -> None:
+        self.node_id = node_id
+        self._cluster = cluster
+        self._scope = trio.CancelScope()
+        self._ended = trio.Event()
+        self._environment: Environment | None = None
+        self.node: Node | None = None
+        self.opened = trio.Event()
+
+    async def run(self) -> None:
+        """Live until `kill`."""
+        folder = self._cluster.folder / f"node-{self.node_id}"
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    environment = self._environment = real_environment(str(folder), nursery)
+                    settings = self._cluster.settings(self.node_id)
+                    node = await Node.open(environment, settings)
+                    assert settings.native is not None
+                    gateway = NativeGateway(environment, node.broker, *settings.native)
+                    await gateway.start()
+                    nursery.start_soon(gateway.run)
+                    self.node = node
+                    self.opened.set()
+                    await trio.sleep_forever()
+        finally:
+            if self.node is not None and self.node.peers is not None:
+                with trio.CancelScope(shield=True):  # the kernel would do it for a process
+                    await self.node.peers.close()
+            self.node = None
+            self._ended.set()
+
+    async def kill(self) -> None:
+        """End in the middle of what it does, and leave its lock as a dead process does."""
+        self._scope.cancel()
+        await self._ended.wait()
+        if self._environment is not None:
+            self._environment.disk.unlock(LOCK)
+
+
+class Cluster:
+    """Its nodes by id; `addresses` is what clients are given."""
+
+    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+        self.folder = folder
+        self._nursery = nursery
+        self._peers = {node_id: ("127.0.0.1", free_port()) for node_id in NODES}
+        self._native = {node_id: ("127.0.0.1", free_port()) for node_id in NODES}
+        self.members: dict[int, Member] = {}
+
+    @property
+    def addresses(self) -> str:
+        return ",".join(f"{host}:{port}" for host, port in self._native.values())
+
+    def settings(self, node_id: int) -> NodeSettings:
+        return NodeSettings(
+            name=f"node-{node_id}", node_id=node_id, initial=self._peers, native=self._native[node_id]
+        )
+
+    def begin(self, *node_ids: int) -> None:
+        """Start nodes; they are open in a while."""
+        for node_id in node_ids:
+            member = self.members[node_id] = Member(self, node_id)
+            self._nursery.start_soon(member.run)
+
+    async def start(self, *node_ids: int) -> None:
+        """Start nodes, and wait until they are open."""
+        self.begin(*node_ids)
+        with trio.fail_after(WAIT_S):
+            for node_id in node_ids:
+                await self.members[node_id].opened.wait()
+
+    async def kill(self, node_id: int) -> None:
+        """A node dies."""
+        await self.members.pop(node_id).kill()
+
+    def node(self, node_id: int) -> Node:
+        node = self.members[node_id].node
+        assert node is not None
+        return node
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [member.node for member in self.members.values() if member.node is not None]
+
+    async def leader(self, name: str = "", partition: int = 0) -> Node:
+        """The node that serves a partition; without a name, the one that serves the catalogue."""
+        found: list[Node] = []
+
+        def look() -> bool:
+            found[:] = [node for node in self.nodes if _leads(node, name, partition)]
+            return bool(found)
+
+        await until(look)
+        return found[0]
+
+    async def gathered(self, *names: str) -> Node:
+        """The node that leads all of these and the catalogue."""
+        found: list[Node] = []
+
+        def look() -> bool:
+            found[:] = [
+                node
+                for node in self.nodes
+                if _leads(node, "", 0)
+                and all(
+                    partition.failure is None
+                    for name in names
+                    for partition in node.replicas.partitions(node.metadata.catalogue.topic(name).topic_id) or ()  # type: ignore[union-attr]
+                )
+            ]
+            return bool(found)
+
+        await until(look)
+        return found[0]
+
+
+def _leads(node: Node, name: str, partition: int) -> bool:
+    if not name:
+        return node.metadata.replica.ready
+    topic = node.metadata.catalogue.topic(name)
+    partitions = node.replicas.partitions(topic.topic_id) if topic is not None else None
+    return partitions is not None and partitions[partition].failure is None
+
+
+@asynccontextmanager
+async def running_cluster(folder: Path) -> AsyncIterator[Cluster]:
+    """A cluster of three, open."""
+    async with trio.open_nursery() as nursery:
+        cluster = Cluster(folder, nursery)
+        await cluster.start(*NODES)
+        yield cluster
+        for node_id in list(cluster.members):
+            await cluster.kill(node_id)
+        nursery.cancel_scope.cancel()
+
+
+async def until(look: Callable[[], bool]) -> None:
+    """Until it is so."""
+    with trio.fail_after(WAIT_S):
+        while not look():  # noqa: ASYNC110 - nothing would set an event
+            await trio.sleep(LOOK_S)
+
+
+async def patiently(ask: Callable[[], Promise[T]]) -> T:
+    """As a client does: again, as long as the answer is that it may work later and nothing was done."""
+    with trio.fail_after(WAIT_S):
+        while True:
+            try:
+                return await ask().wait()
+            except PlaitError as error:
+                if not error.retriable or error.unknown:
+                    raise
+            await trio.sleep(LOOK_S)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])

@@ -1,0 +1,153 @@
+"""Three brokers, three processes: the one that leads is killed, and what was promised holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+import plait
+from tests.integration.clusters import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+NODES = (1, 2, 3)
+READY_LIMIT_S = 40.0
+"""Nodes that are not ready by then do not start."""
+
+
+class Brokers:
+    """The processes, which can be killed and started again on the same addresses and data."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.native = {node: f"127.0.0.1:{free_port()}" for node in NODES}
+        self._peers = ",".join(f"{node}=127.0.0.1:{free_port()}" for node in NODES)
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    @property
+    def addresses(self) -> str:
+        return ",".join(self.native.values())
+
+    async def start(self, *nodes: int) -> None:
+        """Start nodes, and wait until clients are welcome."""
+        for node in nodes:
+            self._ready(node).unlink(missing_ok=True)
+            self._processes[node] = self.spawn(node)
+        with anyio.fail_after(READY_LIMIT_S):
+            for node in nodes:
+                while not self._ready(node).exists():
+                    assert self._processes[node].poll() is None, (self._folder / f"log-{node}").read_text()
+                    await anyio.sleep(0.01)
+                assert json.loads(self._ready(node).read_text())["node_id"] == node
+
+    def kill(self, node: int) -> None:
+        process = self._processes.pop(node)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def kill_all(self) -> None:
+        for node in list(self._processes):
+            self.kill(node)
+
+    async def leader(self) -> int:
+        """The node that serves."""
+        async with plait.connect(self.addresses) as client:
+            detail = (await client.describe("orders")).details["partitions_detail"][0]
+        return int(detail["leader"])
+
+    def _ready(self, node: int) -> Path:
+        return self._folder / f"ready-{node}.json"
+
+    def spawn(self, node: int) -> subprocess.Popen[bytes]:
+        options = {
+            "--native": self.native[node],
+            "--data": str(self._folder / f"data-{node}"),
+            "--ready-file": str(self._ready(node)),
+            "--node-id": str(node),
+            "--peers": self._peers,
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "plait", "serve", *(word for option in options.items() for word in option)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=(self._folder / f"log-{node}").open("ab"),
+        )
+
+
+@pytest.fixture
+def brokers(tmp_path: Path) -> Iterator[Brokers]:
+    brokers = Brokers(tmp_path)
+    yield brokers
+    brokers.kill_all()
+
+
+async def test_publishing_goes_on_when_the_leader_is_killed_and_nothing_is_lost_or_doubled(
+    brokers: Brokers,
+) -> None:
+    await brokers.start(*NODES)
+    values = [b"%d" % number for number in range(15_000)]
+    async with plait.connect(brokers.addresses) as client, anyio.create_task_group() as tasks:
+        topic = await client.topic("events")
+        await client.queue("orders")
+        sent = anyio.Event()
+
+        async def produce() -> None:
+            async with topic.producer(batch_bytes=2_000, linger_ms=1) as producer:
+                for number, value in enumerate(values):
+                    await producer.send(value)
+                    if number % 5_000 == 2_500:
+                        sent.set()
+                        await anyio.sleep(0.05)
+
+        tasks.start_soon(produce)
+        await sent.wait()
+        for _ in range(2):
+            leader = await brokers.leader()
+            brokers.kill(leader)
+            await topic.publish(b"x", partition=0, headers={"extra": b""})
+            await brokers.start(leader)
+    async with plait.connect(brokers.addresses) as client:
+        topic = await client.topic("events")
+        found = [message.value async for message in topic.read(to_end=True)]
+    assert [value for value in found if value != b"x"] == values
+    assert found.count(b"x") == 2
+
+
+async def test_what_was_acknowledged_is_there_when_all_were_killed_at_once(brokers: Brokers) -> None:
+    await brokers.start(*NODES)
+    async with plait.connect(brokers.addresses) as client:
+        queue = await client.queue("orders")
+        await queue.publish_many([b"%d" % number for number in range(100)])
+        async with queue.consume(prefetch=10) as consumer:
+            for _ in range(10):
+                await (await anext(consumer)).ack()
+    brokers.kill_all()
+    await brokers.start(*NODES)
+    async with plait.connect(brokers.addresses) as client:
+        queue = await client.queue("orders")
+        seen = set()
+        async with queue.consume() as consumer:
+            async for message in consumer:
+                seen.add(message.value)
+                await message.ack()
+                if not (await queue.backlog()).records:
+                    break
+    assert seen == {b"%d" % number for number in range(10, 100)}
+
+
+async def test_a_node_that_lost_its_disk_is_not_let_in_under_its_id(brokers: Brokers, tmp_path: Path) -> None:
+    await brokers.start(*NODES)
+    brokers.kill(3)
+    (tmp_path / "data-3").rename(tmp_path / "lost")
+    process = brokers.spawn(3)
+    with anyio.fail_after(READY_LIMIT_S):
+        while process.poll() is None:  # noqa: ASYNC110 - a process sets no event
+            await anyio.sleep(0.01)
+    assert process.returncode != 0
+    assert "another data directory" in (tmp_path / "log-3").read_text()
