@@ -51,6 +51,7 @@ def track(core: RaftCore, now_ns: int) -> None:
     for replica, node in members.items():
         if replica != core.replica and replica not in core.progress:
             core.progress[replica] = Progress(replica, node, core.log.last_index + 1, now_ns)
+            core.progress[replica].asked = True  # a new member: the log may hold nothing newer to ask it with
             core.dirty = True
     if core.transferring_to and core.transferring_to not in core.progress:
         core.transferring_to = 0
