@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from random import Random
 from typing import Any
 
@@ -16,6 +17,7 @@ from replication.raft.messages import Message
 from tests.sim.disk import SimDisk
 from tests.sim.environment import SimClock, sim_environment
 from tests.sim.network import Internet
+from tests.sim.pauses import NODE
 from tests.sim.run import Trace, run_sim
 
 PORT = 7_000
@@ -107,7 +109,9 @@ class PeerWorld:
         self._lives[node] = life
         self.internet.heal()
         process = Process(self, node, life, cluster, clock)
-        self._nursery.start_soon(process.run)
+        context = copy_context()
+        context.run(NODE.set, process.host_name)
+        context.run(self._nursery.start_soon, process.run)
         await process.ready.wait()
         return process
 

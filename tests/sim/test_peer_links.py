@@ -15,6 +15,7 @@ from replication.peers.protocol import CONTROL
 from replication.peers.settings import PeerSettings
 from replication.raft.messages import Append, Beat
 from tests.sim.environment import SimClock
+from tests.sim.pauses import Gate
 from tests.sim.peer_world import PORT, PeerWorld, Process, linked, play, until
 from tests.sim.run import Trace
 
@@ -254,7 +255,7 @@ def test_a_slow_node_gets_words_in_time_and_too_many_appends_are_dropped_with_a_
     play(story, settings=PeerSettings(queue_bytes=2_000_000, frame_bytes=100_000))
 
 
-def test_a_clock_that_runs_slower_or_a_pause_of_the_whole_process_takes_nobody_down() -> None:
+def test_clocks_that_run_at_other_rates_take_nobody_down() -> None:
     async def story(world: PeerWorld) -> None:
         a = await world.start(1, clock=SimClock(rate=1.2))
         b = await world.start(2, clock=SimClock(rate=0.8, offset_ns=10**15))
@@ -264,6 +265,67 @@ def test_a_clock_that_runs_slower_or_a_pause_of_the_whole_process_takes_nobody_d
         a.member(7)
         await trio.sleep(60)
         assert a.members[7].told == []
+
+    play(story)
+
+
+@pytest.mark.parametrize("pause_s", [0.8, 5.0])
+def test_a_process_that_was_paused_does_not_take_the_others_for_dead(pause_s: float) -> None:
+    async def story(world: PeerWorld) -> None:
+        gate = Gate()
+        gate.install()
+        a, b = await world.pair()
+        a.member(7)
+        b.member(7)
+        gate.pause("n1")
+        await trio.sleep(pause_s)
+        gate.resume("n1")
+        await trio.sleep(5)
+        assert linked(a, b)
+        assert [word for word, _ in a.members[7].told] == []
+        assert [word for word, _ in b.members[7].told] == ([] if pause_s < 1 else ["down", "up"])
+
+    play(story)
+
+
+class Slow:
+    """A network in which what the first two connections carry takes a second. Implements `network.Weather`."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+
+    def stretches(self, source: str, target: str, port: int) -> tuple[Late | None, None]:
+        self.connections += 1
+        return (Late() if self.connections <= 2 else None), None
+
+
+class Late:
+    """One direction of a connection that is slow behind its handshake."""
+
+    def __init__(self) -> None:
+        self._spared = 2
+
+    def judge(self, data: bytes) -> list[tuple[float, bool, bytes]]:
+        self._spared -= 1
+        return [(0.0 if self._spared >= 0 else 0.9, False, data)]
+
+
+def test_what_comes_late_on_a_connection_that_was_replaced_is_not_heard() -> None:
+    async def story(world: PeerWorld) -> None:
+        world.internet.weather = Slow()
+        a, b = await world.start(1), await world.start(2)
+        receiver = b.member(7)
+        a.connect(2)
+        await until(lambda: linked(a, b))
+        old = a.peers.link(2).connections[CONTROL]
+        assert old is not None
+        a.peers.send(7, 2, append(1))
+        await until(lambda: a.peers.counters.messages_sent == 1)
+        old.close()  # with the frame still on its way
+        await until(lambda: a.peers.link(2).connections[CONTROL] not in (None, old))
+        a.peers.send(7, 2, append(2))
+        await trio.sleep(5)
+        assert receiver.received == [(1, append(2))]
 
     play(story)
 
