@@ -24,10 +24,14 @@ from replication.peers.peers import Peers
 from replication.peers.protocol import Identity
 from replication.raft.membership import Membership
 from replication.real import real_environment
+from replication.storage.log import GroupLog
 from replication.storage.store import Store
+from replication.transfer import Transfers
 
 CLUSTER = "bench"
 KIND = 1
+DIFFERENT_BATCHES = 16
+"""Batches of different contents that are proposed, in turn."""
 OPENED_BETWEEN_TURNS = 8
 """Groups opened before sockets and others have a turn."""
 READ_BYTES = 64 * 1024
@@ -96,6 +100,7 @@ class Work:
 
     def __init__(self, node: int, environment: Environment, store: Store, host: Host, peers: Peers) -> None:
         self._node = node
+        self._transfers = Transfers(environment, peers, self._log_of)
         self._environment = environment
         self._store = store
         self._host = host
@@ -104,6 +109,9 @@ class Work:
         self._machines: dict[int, Tally] = {}
         self._standing = Standing()
         self._hope = trio.CancelScope()
+
+    def _log_of(self, group: int) -> GroupLog | None:
+        return self._store.log(group) if group in self._groups else None
 
     async def connect(self, ports: dict[str, int]) -> None:
         """Keep links to these nodes, and return when they are up."""
@@ -128,7 +136,15 @@ class Work:
         machine = self._machines[number] = Tally(self._standing)
         environment = self._environment
         group = self._groups[number] = Group(
-            self._host, number, self._node, log, machine, environment.tasks, environment.random, self._peers
+            self._host,
+            number,
+            self._node,
+            log,
+            machine,
+            environment.tasks,
+            environment.random,
+            self._peers,
+            self._transfers,
         )
         self._peers.add(group)
         await group.open(members, eager=preferred == self._node)
@@ -160,16 +176,14 @@ class Work:
 
     async def batched(self, group: int, batches: int, under_way: int) -> dict[str, float]:
         """Propose batches and keep some under way, until all are applied."""
-        workload = RAFT_WORKLOAD
-        payload = bytes(workload.entry_bytes)
-        batch = [Proposal(KIND, 0, 0, payload)] * (workload.batch_bytes // workload.entry_bytes)
-        driven, machine, size = self._groups[group], self._machines[group], len(batch)
+        made = [_batch() for _ in range(DIFFERENT_BATCHES)]
+        driven, machine, size = self._groups[group], self._machines[group], len(made[0])
         first = machine.count
         proposed = 0
         begun = time.perf_counter()
         while (done := (machine.count - first) // size) < batches:
             while proposed < min(done + under_way, batches):
-                driven.propose(batch, driven.term)
+                driven.propose(made[proposed % DIFFERENT_BATCHES], driven.term)
                 proposed += 1
             await machine.news()
         return {"entries": batches * size, "seconds": time.perf_counter() - begun}
@@ -227,6 +241,13 @@ class Work:
         """Return when the replica here has applied up to that index."""
         while self._groups[group].applied_index < applied:
             await self._machines[group].news()
+
+
+def _batch() -> list[Proposal]:
+    """As it comes from a client: views of one buffer."""
+    size_bytes = RAFT_WORKLOAD.entry_bytes
+    data = memoryview(os.urandom(RAFT_WORKLOAD.batch_bytes // size_bytes * size_bytes))
+    return [Proposal(KIND, 0, 0, data[at : at + size_bytes]) for at in range(0, len(data), size_bytes)]
 
 
 async def serve(orders: NodeOrders) -> None:
