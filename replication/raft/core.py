@@ -229,7 +229,7 @@ class RaftCore:
         """A message came. Any may be old, doubled or out of order."""
         if self.role is Role.FENCED or message.target != self.replica:
             return
-        if self.asleep and not (message.term == self.term and isinstance(message, (Sleep, SleepAnswer))):
+        if self.asleep and not (message.term == self.term and isinstance(message, _LETS_SLEEP)):
             sleeping.wake(self, now_ns)
         if message.term > self.term:
             if not elections.may_follow(self, now_ns, message):
@@ -515,6 +515,9 @@ class RaftCore:
 
 
 _NOBODY = Membership({})
+
+_LETS_SLEEP = (Sleep, SleepAnswer, BeatAnswer)
+"""Messages of a group that falls asleep, or late ones from before it did."""
 
 _STEPS: dict[type, Callable[[RaftCore, int, Any], None]] = {
     VoteRequest: elections.on_vote_request,

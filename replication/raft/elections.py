@@ -16,9 +16,9 @@ from replication.raft import leading
 from replication.raft.messages import (
     Append,
     Beat,
-    BeatAnswer,
     Message,
     Sleep,
+    SleepAnswer,
     SnapshotOffer,
     VoteAnswer,
     VoteRequest,
@@ -49,7 +49,7 @@ def leader_is_silent(core: RaftCore, now_ns: int) -> None:
     core.candidate = ""
     core.election_ns = None  # until somebody speaks
     if leader:  # it may sleep, and believe that this replica does too
-        core.send(BeatAnswer(core.replica, leader, core.term, read=0))
+        core.send(SleepAnswer(core.replica, leader, core.term, core.log.last_index, agreed=False))
 
 
 def may_campaign(core: RaftCore) -> bool:

@@ -97,6 +97,9 @@ def on_sleep_answer(core: RaftCore, now_ns: int, answer: SleepAnswer) -> None:
         return
     progress.heard_ns = now_ns
     tired = core.quiet_beats > core.settings.quiet_beats
+    if core.asleep and not answer.agreed:
+        wake(core, now_ns)  # that one is awake, and hears nothing
+        return
     if not tired or answer.index != core.log.last_index or not answer.agreed:
         if answer.agreed:
             core.beat_ns = now_ns  # it sleeps while others do not: the next beat wakes it
