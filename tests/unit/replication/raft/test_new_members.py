@@ -23,7 +23,6 @@ class ListLog:
 
     def __init__(self, entries: list[Entry]) -> None:
         self.entries = entries
-        self.io = 0
 
     @property
     def last_index(self) -> int:
@@ -43,11 +42,9 @@ class ListLog:
 
     def append(self, entries: Sequence[Entry], vote: Vote | None, io: int) -> None:
         self.entries.extend(entries)
-        self.io = io
 
     def truncate_after(self, index: int, io: int) -> None:
         del self.entries[index:]
-        self.io = io
 
 
 def test_a_learner_that_joins_an_idle_group_gets_the_whole_log() -> None:
@@ -55,11 +52,12 @@ def test_a_learner_that_joins_an_idle_group_gets_the_whole_log() -> None:
     log = ListLog([Entry(1, 1, KIND_MEMBERSHIP, 0, 0, alone.encode())])
     core = RaftCore(1, log, Vote(1), [(1, alone)], RaftSettings(), Random(1), 0, eager=True)
     core.tick(10 * SECOND_NS)
-    core.persisted(10 * SECOND_NS, log.io)
+    while core.commit < log.last_index:
+        core.persisted(10 * SECOND_NS, core.io)
     assert core.role is Role.LEADER
     core.take()
     core.change_membership(11 * SECOND_NS, {1: 1}, {2: 2}, core.term)
-    core.persisted(11 * SECOND_NS, log.io)
+    core.persisted(11 * SECOND_NS, core.io)
     (probe,) = [message for message in core.take().messages if isinstance(message, Append)]
     assert probe.previous_index == log.last_index
     refusal = AppendAnswer(2, 1, core.term, probe.sequence, False, probe.previous_index, 0, 0, False)
