@@ -77,7 +77,7 @@ class RecordedLog:
 class Recorder:
     """A trace in the making, of any number of replicas. It reads public attributes of cores and logs only."""
 
-    def __init__(self, clock: Callable[[int], int]) -> None:
+    def __init__(self, clock: Callable[[], int]) -> None:
         self.events: list[Event] = []
         self._clock = clock
         self._writes: dict[int, list[Write]] = {}
@@ -97,13 +97,13 @@ class Recorder:
         memberships = tuple((index, self._bytes(membership)) for index, membership in core.memberships)
         state = self._state(core, log)
         self.events.append(
-            Started(self._clock(core.replica), core.replica, listing(log, vote), memberships, state)
+            Started(self._clock(), core.replica, listing(log, vote), memberships, state)
         )
         core.observer = lambda name, arguments: self._observed(core, log, name, arguments)
 
     def asked(self, core: Any, ticket: int) -> None:
         """What `read_index` has just returned."""
-        self.events.append(Asked(self._clock(core.replica), core.replica, ticket))
+        self.events.append(Asked(self._clock(), core.replica, ticket))
 
     def taken(self, core: Any, output: Output) -> None:
         """What `take` has just returned."""
@@ -112,7 +112,7 @@ class Recorder:
         standing = output.standing
         self.events.append(
             Taken(
-                *(self._clock(core.replica), core.replica, tuple(map(said, output.messages)), output.commit),
+                *(self._clock(), core.replica, tuple(map(said, output.messages)), output.commit),
                 *(tuple(output.reads), tuple(output.lost_reads)),
                 install=output.install.index if output.install is not None else 0,
                 standing=(standing.term, standing.role.value, standing.leader, standing.ready)
@@ -123,7 +123,7 @@ class Recorder:
 
     def crashed(self, replica: int) -> None:
         """The core is gone."""
-        self.events.append(Crashed(self._clock(replica), replica))
+        self.events.append(Crashed(self._clock(), replica))
 
     def _observed(self, core: Any, log: Log, name: str, arguments: tuple[Any, ...]) -> None:
         writes = self._writes[core.replica]
@@ -131,7 +131,7 @@ class Recorder:
         state = self._state(core, log)
         whole = listing(log, Vote(core.term, core.vote)) if name == "installed" else None
         self.events.append(
-            Input(self._clock(core.replica), core.replica, name, given, tuple(writes), state, whole)
+            Input(self._clock(), core.replica, name, given, tuple(writes), state, whole)
         )
         writes.clear()
 

@@ -79,6 +79,7 @@ def check(step: Step) -> None:
     log(step)
     durability(step)
     commit(step)
+    _prove(step.group, step.replica)
     membership(step)
     sleep(step)
     standing(step)
@@ -180,10 +181,10 @@ def candidacy(step: Step) -> None:
     elif after.candidate == "real" and (before.candidate != "real" or after.term != before.term):
         raise Broken("a candidacy has a term of its own", "figure 2, Candidates", f"term {after.term}")
     if after.candidate == "pre":
-        if after.damaged or not replica.membership.is_voter(replica.id):
-            raise Broken("only voters with a whole log stand", "dissertation 4.2.2", f"{after}")
         if before.candidate != "pre" or after.term != before.term:
             replica.pre_votes = set()
+            if after.damaged or not replica.membership.is_voter(replica.id):
+                raise Broken("only voters with a whole log stand", "dissertation 4.2.2", f"{after}")
         replica.asked.add((True, after.term + 1, *mine))
     request = step.message
     if isinstance(request, VoteRequest) and request.pre and before.role != LEADER and request.term >= after.term:
@@ -350,8 +351,8 @@ def _install(step: Step) -> None:
         found = f"{listing}, not {replica.log.base} and {replica.log.behind}"
         raise Broken("a snapshot replaces what it covers", "figure 13, receivers 6 and 7", found)
     term = step.before.term
-    offered = any(each == term for each, _ in replica.offered)
-    if offered and group.agrees(group.reign(term), replica.log, index):
+    # it may have come from the leader of an earlier term: the present one has all that was committed before (5.4.3)
+    if term in group.reigns and group.agrees(group.reign(term), replica.log, index):
         replica.matched[term] = max(replica.matched.get(term, 0), index)
 
 
@@ -372,7 +373,6 @@ def durability(step: Step) -> None:
         while replica.pending and replica.pending[0].io <= event.arguments[0]:
             _sync(replica, replica.pending.popleft())
             _prove(step.group, replica)
-    _prove(step.group, replica)
 
 
 def _writes_vote(step: Step, write: Write) -> None:
@@ -437,10 +437,21 @@ def _told(step: Step) -> None:
         replica.matched[message.term] = max(replica.matched.get(message.term, 0), known)
     elif isinstance(message, SnapshotOffer):
         replica.offered[message.term, message.sequence] = message.index
+        _retains(replica, message)
     if isinstance(message, Append | Beat | SnapshotOffer | Sleep):
         replica.heard_ns = step.event.time_ns
     if isinstance(message, Beat):
         replica.beats.add((message.term, message.read))
+
+
+def _retains(replica: Replica, offer: SnapshotOffer) -> None:
+    """Who has the last entry of a snapshot has all of it: it says so, and knows that it is committed.
+
+    Figure 13, receiver 6; only what is committed is in a snapshot, so what is below the own commit is the same.
+    """
+    if replica.log.term_at(offer.index) == offer.index_term or offer.index <= replica.state.commit:
+        replica.told[offer.term] = max(replica.told.get(offer.term, 0), offer.index)
+        replica.matched[offer.term] = max(replica.matched.get(offer.term, 0), offer.index)
 
 
 def _counted(step: Step, reign: Reign) -> None:

@@ -110,7 +110,7 @@ class ToyWorld:
         self.random = random = Random(seed)
         self.bug = bug
         self.now_ns = 0
-        self.recorder = Recorder(lambda replica: self.now_ns)
+        self.recorder = Recorder(lambda: self.now_ns)
         self.loss = random.choice((0.0, 0.05, 0.2))
         self.delay_ns = random.choice((1, 3, 10)) * MS
         self.sync_ns = random.choice((0, 3, 15)) * MS
