@@ -13,12 +13,13 @@ import structlog
 from node.members import Members
 from replication.actor import Host
 from replication.environment import Environment
-from replication.group import Group, Snapshots
+from replication.group import Group
 from replication.machine import StateMachine
 from replication.peers.peers import Peers
 from replication.raft.settings import RaftSettings
 from replication.storage.log import GroupLog
 from replication.storage.store import Store
+from replication.transfer import Transfers
 
 _logger = structlog.get_logger("plait.node")
 
@@ -41,7 +42,6 @@ class Groups:
         members: Members,
         settings: RaftSettings,
         peers: Peers | None,
-        snapshots: Snapshots | None,
     ) -> None:
         self._environment = environment
         self._host = host
@@ -49,7 +49,7 @@ class Groups:
         self._members = members
         self._settings = settings
         self._peers = peers
-        self._snapshots = snapshots
+        self._snapshots = Transfers(environment, peers, self._find) if peers is not None else None
         self._known = dict.fromkeys(sorted(store.groups()))
         self.eager = False
         """What is opened now should be led here, if it has no leader."""
@@ -64,6 +64,9 @@ class Groups:
             return self._store.log(group_id)
         self._known[group_id] = None
         return self._store.create(group_id)
+
+    def _find(self, group_id: int) -> GroupLog | None:
+        return self._store.log(group_id) if group_id in self._known else None
 
     async def open(self, group_id: int, replica: Replica) -> None:
         """Open this node's replica of a group: its state from its log, then its part in elections."""

@@ -176,9 +176,7 @@ class Node:
         settings, environment = self._settings, self._environment
         cluster_id = identity.cluster_id if identity.founders else ""
         self.metadata = Metadata(self.host, environment, settings.node_id, cluster_id, self.peers)
-        self.groups = Groups(
-            environment, self.host, self.store, self.members, settings.raft, self.peers, snapshots=None
-        )
+        self.groups = Groups(environment, self.host, self.store, self.members, settings.raft, self.peers)
         await self.groups.open(METADATA_GROUP, self.metadata.replica)
         if self.members.alone:
             await self.metadata.replica.settled.wait()

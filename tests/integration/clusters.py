@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -12,11 +12,12 @@ import trio
 
 from gateways.native.server import NativeGateway
 from node.node import Node, NodeSettings
+from node.partition import Partition
 from plait.wire.errors import PlaitError
 from replication.actor import Promise
 from replication.environment import Environment
 from replication.real import real_environment
-from replication.storage.store import LOCK
+from replication.storage.store import LOCK, StorageSettings
 
 T = TypeVar("T")
 NODES = (1, 2, 3)
@@ -72,8 +73,9 @@ class Member:
 class Cluster:
     """Its nodes by id; `addresses` is what clients are given."""
 
-    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+    def __init__(self, folder: Path, nursery: trio.Nursery, storage: StorageSettings) -> None:
         self.folder = folder
+        self._storage = storage
         self._nursery = nursery
         self._peers = {node_id: ("127.0.0.1", free_port()) for node_id in NODES}
         self._native = {node_id: ("127.0.0.1", free_port()) for node_id in NODES}
@@ -85,7 +87,11 @@ class Cluster:
 
     def settings(self, node_id: int) -> NodeSettings:
         return NodeSettings(
-            name=f"node-{node_id}", node_id=node_id, initial=self._peers, native=self._native[node_id]
+            name=f"node-{node_id}",
+            storage=self._storage,
+            node_id=node_id,
+            initial=self._peers,
+            native=self._native[node_id],
         )
 
     def begin(self, *node_ids: int) -> None:
@@ -126,39 +132,63 @@ class Cluster:
         return found[0]
 
     async def gathered(self, *names: str) -> Node:
-        """The node that leads all of these and the catalogue."""
+        """The node that serves all of these, and the catalogue."""
         found: list[Node] = []
 
         def look() -> bool:
-            found[:] = [
-                node
-                for node in self.nodes
-                if _leads(node, "", 0)
-                and all(
-                    partition.failure is None
-                    for name in names
-                    for partition in node.replicas.partitions(node.metadata.catalogue.topic(name).topic_id) or ()  # type: ignore[union-attr]
-                )
-            ]
+            found[:] = [node for node in self.nodes if _leads(node, "", 0) and all(_all_led(node, names))]
             return bool(found)
 
         await until(look)
         return found[0]
 
+    def has(self, node_id: int, name: str) -> bool:
+        """Whether a node has opened its replicas of a topic."""
+        return _partitions(self.node(node_id), name) is not None
+
+    def replica(self, node_id: int, name: str, partition: int = 0) -> Partition:
+        """A node's replica of a partition."""
+        found = _partitions(self.node(node_id), name)
+        assert found is not None
+        return found[partition]
+
+    async def agreed(self, name: str, partition: int = 0) -> None:
+        """Until all nodes that live have applied the same, and it has made the same state of all of them."""
+
+        def look() -> bool:
+            replicas = [_partitions(node, name) for node in self.nodes]
+            if not all(replicas):
+                return False
+            members = [replica[partition] for replica in replicas if replica is not None]
+            applied = {member.group.applied_index for member in members}
+            return len(applied) == 1 and len({member.state.snapshot() for member in members}) == 1
+
+        await until(look)
+
+
+def _partitions(node: Node, name: str) -> list[Partition] | None:
+    topic = node.metadata.catalogue.topic(name)
+    return node.replicas.partitions(topic.topic_id) if topic is not None else None
+
+
+def _all_led(node: Node, names: tuple[str, ...]) -> Iterator[bool]:
+    for name in names:
+        partitions = _partitions(node, name)
+        yield partitions is not None and all(partition.failure is None for partition in partitions)
+
 
 def _leads(node: Node, name: str, partition: int) -> bool:
     if not name:
         return node.metadata.replica.ready
-    topic = node.metadata.catalogue.topic(name)
-    partitions = node.replicas.partitions(topic.topic_id) if topic is not None else None
+    partitions = _partitions(node, name)
     return partitions is not None and partitions[partition].failure is None
 
 
 @asynccontextmanager
-async def running_cluster(folder: Path) -> AsyncIterator[Cluster]:
+async def running_cluster(folder: Path, storage: StorageSettings | None = None) -> AsyncIterator[Cluster]:
     """A cluster of three, open."""
     async with trio.open_nursery() as nursery:
-        cluster = Cluster(folder, nursery)
+        cluster = Cluster(folder, nursery, storage or StorageSettings())
         await cluster.start(*NODES)
         yield cluster
         for node_id in list(cluster.members):
