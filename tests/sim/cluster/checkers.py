@@ -185,6 +185,16 @@ class GroupChecker:
         self.broken(f"group {self.group}: {what}")
 
 
+_INPUT_STATES = {
+    "installed": "snapshot installed",
+    "install_failed": "snapshot not had",
+    "found_damage": "damage found",
+    "repaired": "damage repaired",
+    "loaded": "follower caught up from disk",
+}
+"""Inputs of a core that are states to be reached."""
+
+
 def _has_durably(core: RaftCore | None, index: int, term: int | None) -> bool:
     """The replica has the entry on disk, as far as its own core was told so."""
     if core is None:
@@ -223,6 +233,8 @@ class Watch:
         core = self._core
         if name == "step" and type(arguments[0]) is Append:
             self._checker.sent(arguments[0])
+        elif name in _INPUT_STATES:
+            self._reached(_INPUT_STATES[name])
         try:
             self._check(core)
         except AssertionError as error:

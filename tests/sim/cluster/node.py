@@ -25,7 +25,9 @@ from replication.peers.protocol import Identity
 from replication.raft.invariants import check
 from replication.raft.membership import Membership
 from replication.storage.damage import StorageFailed
+from replication.storage.log import GroupLog
 from replication.storage.store import Store
+from replication.transfer import Transfers
 from tests.sim.cluster.checkers import Watch
 from tests.sim.cluster.member import Member
 from tests.sim.cluster.settings import CLUSTER_ID, PEER_PORT
@@ -252,7 +254,13 @@ class Life:
         identity = Identity(CLUSTER_ID, self.box.node_id, self.store.life)
         self.peers = Peers(environment, self.host, identity, world.settings.peers)
         self.peers.lives = self.box.lives_seen
-        self.transfer = None
+        self.transfers = Transfers(
+            environment,
+            self.peers,
+            self._log_of,
+            lambda log: log.group // REPLICAS_OF_GROUP,
+            world.settings.transfers,
+        )
         await self.peers.listen(self.box.name, PEER_PORT)
         for log_number in sorted(self.store.groups()):
             await self._open(*divmod(log_number, REPLICAS_OF_GROUP), None)
@@ -322,7 +330,7 @@ class Life:
             environment.tasks,
             environment.random,
             self.peers,
-            self.transfer,
+            self.transfers,
             world.settings.raft,
         )
         self.members[number] = member
@@ -333,6 +341,10 @@ class Life:
         world.cores[number][replica] = group.core
         group.core.observer = Watch(group.core, checker, world.cores[number], check, world.events.reached)
         self.peers.add(group)
+
+    def _log_of(self, group: int) -> GroupLog | None:
+        member = self.members.get(group)
+        return member.log if member is not None else None
 
     def _standing(self, member: Member, change: RoleChange) -> None:
         if not self.dead:

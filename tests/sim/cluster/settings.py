@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from replication.peers.settings import PeerSettings
 from replication.raft.settings import RaftSettings
 from replication.storage.settings import StorageSettings
+from replication.transfer_rules import TransferSettings
 from tests.sim.cluster.plan import Shape
 
 CLUSTER_ID = "simulated"
@@ -20,6 +21,7 @@ class Settings:
     raft: RaftSettings
     storage: StorageSettings
     peers: PeerSettings
+    transfers: TransferSettings
 
 
 def settings_of(shape: Shape) -> Settings:
@@ -60,4 +62,14 @@ def settings_of(shape: Shape) -> Settings:
         piece_bytes=2_048,
         bulk_frame_bytes=4_096,
     )
-    return Settings(raft, storage, peers)
+    transfers = TransferSettings(
+        piece_bytes=1_500,
+        transfers_max=2,
+        wait_ms=50,
+        timeout_ms=1_000,
+        retry_ms=50,
+        idle_ms=1_500,
+        linger_ms=300,
+        hold_ms=20_000,
+    )
+    return Settings(raft, storage, peers, transfers)
