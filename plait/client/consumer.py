@@ -26,7 +26,7 @@ from plait.client.connection import Connection, Reply, closed_error
 from plait.client.leases import Lease, LeaseBook, Settling
 from plait.client.messages import Leased
 from plait.wire.batch import RecordRun, iterate_run
-from plait.wire.errors import LeaseLost, NotLeader, PlaitError
+from plait.wire.errors import LeaseLost, NotFound, NotLeader, PlaitError
 from plait.wire.messages import Cancel, Consume, Deliver, Ok, Settle, Settled, read_result
 
 PREFETCH_RECORDS = 100
@@ -226,7 +226,9 @@ class Attachment:
                 if settling.unwatched:
                     self.book.lost_records += sum(last - first + 1 for first, last in settling.lost)
         else:
-            self._fail(settling, _never_done() if isinstance(reply, NotLeader) else reply)
+            # NotFound: the broker had ended this consumer, and its word of that is on the way
+            ended = isinstance(reply, NotLeader | NotFound)
+            self._fail(settling, _never_done() if ended else reply)
 
     def _fail(self, settling: Settling, error: PlaitError) -> None:
         self._settling.pop(settling, None)
@@ -389,8 +391,8 @@ def _never_sent() -> LeaseLost:
 
 def _never_done() -> LeaseLost:
     return LeaseLost(
-        "Another broker leads the queue now, and this settlement was not carried out: the messages come again. "
-        "Make processing idempotent."
+        "The broker had ended this consumer, as another leads the queue now: this settlement was not carried out, "
+        "and the messages come again. Make processing idempotent."
     )
 
 
