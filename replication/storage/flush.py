@@ -145,7 +145,7 @@ class Flusher:
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 await self._environment.tasks.offload(LANE, partial(self._remove_segments, written))
-                self._installs.no_room()
+                self._installs.flush_failed()
             raise
         await self._install(captured, rows, old, through)
         await self._remove(through)

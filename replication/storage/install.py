@@ -62,6 +62,8 @@ class Install:
         """The mark behind it; None: none was staged."""
         self.broken = False
         """What was staged is unusable: the disk refused something."""
+        self.in_flush = False
+        """A flush is writing it: only that flush can still refuse it."""
         self._desk = desk
         self._log = log
         self._agreed_index = agreed_index
@@ -221,8 +223,14 @@ class Install:
         self._number = number
 
     def due(self, through: int) -> bool:
-        """The flush of files up to `through` lets it take effect."""
-        return not self._ended.is_set() and self._number is not None and self._number <= through
+        """The flush of files up to `through` lets it take effect. Refused where the log has a later snapshot."""
+        if self._ended.is_set() or self._number is None or self._number > through:
+            return False
+        if self.index < self._log.snapshot_index:
+            self._desk.leave(self)
+            self.end(InstallRefused(f"the log has a snapshot at {self._log.snapshot_index} by now"))
+            return False
+        return True
 
     def end(self, error: Exception | None) -> None:
         """It has taken effect, or never will."""
@@ -244,7 +252,8 @@ class Install:
         return 2 * bisect_right(self._firsts, entry.index)
 
     def row(self, through: int) -> SnapshotRow:
-        """What snapshot file `through` is to say."""
+        """What snapshot file `through` is to say; from here on the flush decides."""
+        self.in_flush = True
         log = self._log
         last, mark = (self.index, self.term), self._last_mark
         if self.keeps_rest:
@@ -264,7 +273,7 @@ class Install:
 
     def take_effect(self, row: SnapshotRow, parts: Sequence[Part]) -> None:
         """The snapshot file is durable."""
-        self._log.replaced(row, self._damages_left(), parts)
+        self._log.replaced(row, self._damages_left(), parts, keeps_rest=self.keeps_rest)
 
     def taken_effect(self) -> None:
         """The log is the new one in everything."""
@@ -364,10 +373,10 @@ class Installs:
     def submit(self, log: GroupLog, install: Install) -> None:
         """Have it take effect."""
         self._waiting.append(install)
-        self._close_file(log, install.written, lambda: self._refuse(self._wal.failed or _full()))
+        self._close_file(log, install.written, lambda: self._refuse(self._wal.failed or _full(), [install]))
 
     def leave(self, install: Install) -> None:
-        """It has taken effect."""
+        """It has taken effect, or never will."""
         self._waiting.remove(install)
 
     def _close_file(self, log: GroupLog, written: Callable[[int], None], refuse: Callable[[], None]) -> None:
@@ -389,24 +398,28 @@ class Installs:
     def flushed(self, through: int) -> None:
         """A flush of files up to `through` is done."""
         for install in [install for install in self._waiting if install.due(through)]:
-            self._waiting.remove(install)
+            self.leave(install)
             install.end(InstallRefused("the group was deleted"))
         for number, synced in [item for item in self._flushes if item[0] <= through]:
             self._flushes.remove((number, synced))
             synced.set()
 
     def no_room(self) -> None:
-        """The disk is full: what is staged must go."""
-        self._refuse(_full())
+        """The disk is full: what is staged and in no flush must go."""
+        self._refuse(_full(), [install for install in self._waiting if not install.in_flush])
+
+    def flush_failed(self) -> None:
+        """The disk is too full for a flush, which has not happened."""
+        self._refuse(_full(), self._waiting)
 
     def end(self) -> None:
         """Nothing is flushed any more."""
         self._over = True
-        self._refuse(self._wal.failed or StorageFailed("the store was closed"))
+        self._refuse(self._wal.failed or StorageFailed("the store was closed"), self._waiting)
 
-    def _refuse(self, error: Exception) -> None:
-        waiting, self._waiting = self._waiting, []
-        for install in waiting:
+    def _refuse(self, error: Exception, installs: Sequence[Install]) -> None:
+        for install in list(installs):
+            self.leave(install)
             install.end(error)
         flushes, self._flushes = self._flushes, []
         for _, synced in flushes:

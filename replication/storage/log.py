@@ -500,11 +500,16 @@ class GroupLog:
         self.snapshot_index, self.snapshot_term = row.index, row.term
         self._segments.changed = True
 
-    def replaced(self, row: SnapshotRow, damages: Sequence[Damage], parts: Sequence[Part]) -> None:
+    def replaced(
+        self, row: SnapshotRow, damages: Sequence[Damage], parts: Sequence[Part], *, keeps_rest: bool
+    ) -> None:
         """A snapshot that came from elsewhere is durable, as are the entries that came with it, in these parts.
 
         What the log ends with from now on stands in the row; so does what of the older parts is no part of it.
+        `keeps_rest`: what follows the snapshot here stays.
         """
+        if not keeps_rest:
+            self.tail.replaced(row.index)
         self._truncations += 1
         self.cuts = list(row.cuts)
         self.install_parts([*self._take_parts(), *parts])

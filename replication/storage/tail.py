@@ -125,6 +125,11 @@ class Tail:
                 self.chunks.pop()
         self.placed_index = min(self.placed_index, index)
 
+    def replaced(self, index: int) -> None:
+        """Everything so far was replaced by something that ends with `index` and is not here."""
+        self.chunks = []
+        self.placed_index = index
+
     def captured(self, through: int) -> list[Entry]:
         """The entries in files up to number `through`, as they are now."""
         found: list[Entry] = []

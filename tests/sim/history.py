@@ -52,6 +52,7 @@ _WEIGHTS = {
     "settle": (0, 12),
     "settle_all": (0, 2),
     "truncate": (0, 4),
+    "install": (0, 4),
     "apply": (4, 12),
     "retain": (0, 4),
     "delete": (0, 2),

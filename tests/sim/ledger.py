@@ -108,7 +108,7 @@ class Told:
     """One thing that a store was told about a group."""
 
     kind: str
-    """create | append | truncate | delete"""
+    """create | append | truncate | install | delete"""
     entries: tuple[Entry, ...] = ()
     hard_state: tuple[int, int] | None = None
     index: int = 0
@@ -119,6 +119,8 @@ class Told:
             yield LogState(exists=True)
         elif self.kind == "delete":
             yield LogState(exists=False)
+        elif self.kind == "install":
+            yield LogState(True, self.entries, state.hard_state)
         elif self.kind == "truncate":
             yield LogState(True, state.entries[: self.index], state.hard_state)
         else:
@@ -138,6 +140,8 @@ class GroupLedger:
     told: list[Told] = field(default_factory=list)
     confirmed: int = 0
     """How many of `told`, from the front, must survive any crash."""
+    installing: Told | None = None
+    """A snapshot from elsewhere that is on its way: it may have taken effect on top of any state, or not."""
 
     def tell(self, told: Told) -> int:
         """Note it; its number, for `confirm`."""
@@ -160,11 +164,15 @@ class GroupLedger:
             *_, state = told.behind(state)
         return state
 
-    def possible(self, count: int, confirmed: int) -> list[LogState]:
-        """The states that a crash may leave when `count` things were told and `confirmed` of them confirmed."""
+    def possible(self, count: int, confirmed: int, installing: Told | None = None) -> list[LogState]:
+        """The states that a crash may leave when `count` things were told and `confirmed` of them confirmed, and
+        that install was under way."""
         states = [self.after(confirmed)]
         for told in self.told[confirmed:count]:
             states.extend(told.behind(states[-1]))
+        if installing is not None:
+            installed = [state for one in states if one.exists for state in installing.behind(one)]
+            states = [*states, *installed]
         return states
 
 
@@ -174,6 +182,7 @@ class Reading:
 
     count: int
     confirmed: int
+    installing: Told | None = None
 
 
 class Ledger:
@@ -188,8 +197,11 @@ class Ledger:
 
     def reading(self) -> dict[int, Reading]:
         """How far all ledgers are."""
-        return {group: Reading(len(one.told), one.confirmed) for group, one in self.groups.items()}
+        return {group: Reading(len(one.told), one.confirmed, one.installing) for group, one in self.groups.items()}
 
     def possible(self, reading: dict[int, Reading]) -> dict[int, list[LogState]]:
         """What a crash at that moment may leave of each group."""
-        return {group: self.groups[group].possible(at.count, at.confirmed) for group, at in reading.items()}
+        return {
+            group: self.groups[group].possible(at.count, at.confirmed, at.installing)
+            for group, at in reading.items()
+        }

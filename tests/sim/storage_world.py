@@ -7,16 +7,17 @@ examine   reads everything that a recovered store has, and finds the state of th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Container, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from random import Random
 
 import trio
 
-from plait.wire.errors import StorageDamaged
+from plait.wire.errors import StorageDamaged, StorageFull
 from replication.machine import Checkpoint, Entry
-from replication.storage import flush, janitor, reading, snapshots, wal
+from replication.storage import flush, install, janitor, reading, snapshots, wal
+from replication.storage.damage import InstallRefused, StorageFailed
 from replication.storage.format import HardState
 from replication.storage.log import GroupLog
 from replication.storage.settings import StorageSettings
@@ -58,6 +59,8 @@ def settings_of(shape: Shape) -> StorageSettings:
 
 SMALL = {
     (flush, "PIECE_ENTRIES"): 5,
+    (install, "STAGE_FILE_BYTES"): 9_000,
+    (install, "STAGE_PIECE_BYTES"): 2_500,
     (janitor, "SCRUB_PAUSE_MS"): 200,
     (janitor, "SMALL_FILES_MAX"): 3,
     (janitor, "SMALL_FILE_BYTES"): 6_000,
@@ -119,6 +122,12 @@ class _Group:
     machine: Machine
     durable_index: int
     truncations: int = 0
+    new_term: bool = False
+    """Entries were truncated: the next ones are of another leader."""
+    installing: bool = False
+    """Nothing may be appended but hard states."""
+    installed: int = 0
+    """Number of the last install that took effect."""
     waiting: deque[int] = field(default_factory=deque)
     """Numbers of what was told and is not confirmed, in order."""
 
@@ -187,8 +196,13 @@ class Life:
 
     async def _do_to(self, step: Step, number: int, group: _Group) -> None:
         random = Random(step.seed)
+        if group.installing and step.action not in ("vote", "read", "retain", "delete"):
+            return
         if step.action in ("append", "vote", "settle", "settle_all"):
             self._append(step, group, random)
+        elif step.action == "install":
+            group.installing = True
+            self._readers.start_soon(self._install, group, step, random)
         elif step.action == "apply":
             self._apply(group)
         elif step.action == "retain":
@@ -200,6 +214,7 @@ class Life:
             keep = max(last - step.count, group.machine.index)
             if keep < last:
                 group.truncations += 1
+                group.new_term = True
                 group.durable_index = min(group.durable_index, keep)
                 told = group.ledger.tell(Told("truncate", index=keep))
                 group.waiting.append(told)
@@ -218,8 +233,10 @@ class Life:
         last = state.entries[-1] if state.entries else None
         term, vote = state.hard_state
         hard_state: tuple[int, int] | None = None
-        if step.action == "vote" or term == 0:
-            term, vote = term + random.randrange(1, 3), random.randrange(4)
+        if step.action == "vote" or term == 0 or group.new_term:
+            group.new_term = False
+            term = max(term, last.term if last else 0) + random.randrange(1, 3)
+            vote = random.randrange(4)
             hard_state = (term, vote)
         entries = _entries(step, group, last, term, random)
         told = group.ledger.tell(Told("append", entries, hard_state))
@@ -245,11 +262,110 @@ class Life:
             group.waiting.popleft()
             group.ledger.confirm(told)
             group.durable_index = max(group.durable_index, last_index or 0)
+            _confirm_install(group)
         self._idle.set()
+
+    async def _install(self, group: _Group, step: Step, random: Random) -> None:
+        """A snapshot from a leader whose log begins as this one does."""
+        state = group.ledger.latest()
+        entries = leaders_log(state, group.machine.index, step, random)  # what was applied was committed
+        agreed = random.randint(group.log.snapshot_index, group.machine.index)
+        index = len(entries)
+        if random.random() < 0.3 and group.machine.index > group.log.snapshot_index:
+            index = random.randint(group.log.snapshot_index + 1, group.machine.index)
+            entries = state.entries  # the log goes on behind the snapshot
+        agreed = min(agreed, index)
+        told = Told("install", entries)
+
+        def effective() -> None:
+            if not group.ledger.latest().exists:
+                return  # deleted meanwhile, which a crash may undo: then the log is the new one
+            group.ledger.installing = None
+            group.machine = leader
+            group.new_term = True
+            group.truncations += 1
+            group.durable_index = len(entries)
+            group.installed = group.ledger.tell(told)
+            group.waiting.append(group.installed)
+            _confirm_install(group)
+            self._idle.set()
+
+        try:
+            leader = LogState(True, entries[:index]).machine()
+            if index > group.log.snapshot_index:
+                await bring(group.log, leader, entries, agreed, random, group.ledger, told, effective)
+        except (InstallRefused, StorageFull):
+            group.ledger.installing = None
+        except StorageFailed as error:
+            self.failed = self.failed or error
+            self._idle.set()
+        finally:
+            group.installing = False
 
     def _apply(self, group: _Group) -> None:
         for entry in group.ledger.latest().entries[group.machine.index : group.durable_index]:
             group.machine.apply(entry)
+
+
+def _confirm_install(group: _Group) -> None:
+    """An install is durable when it takes effect; it counts as confirmed when everything before it is."""
+    if group.waiting and group.waiting[0] == group.installed:
+        group.ledger.confirm(group.waiting.popleft())
+
+
+def leaders_log(state: LogState, agreed: int, step: Step, random: Random) -> tuple[Entry, ...]:
+    """The log of a leader that agrees with this one up to `agreed`, and went its own way from there."""
+    entries = list(state.entries[:agreed])
+    last = entries[-1] if entries else Entry(0, 0, KIND_BATCH, 0, 0, b"")
+    term = max(state.hard_state[0], state.entries[-1].term if state.entries else 0) + 1
+    index, mark = last.index + 1, last.mark + last.span
+    for _ in range(random.randrange(1, 40)):
+        if random.random() < 0.2:
+            settled = [(first, first + random.randrange(30)) for first in (random.randrange(mark + 1),)]
+            entries.append(Entry(index, term, KIND_SETTLE, mark, 0, settle_payload(settled)))
+        else:
+            span = random.choice((1, 1, 3, 10))
+            size_bytes = random.choice((0, 100, step.size_bytes))
+            entries.append(Entry(index, term, KIND_BATCH, mark, span, random.randbytes(size_bytes)))
+            mark += span
+        index += 1
+    return tuple(entries)
+
+
+async def bring(
+    log: GroupLog,
+    leader: Machine,
+    entries: Sequence[Entry],
+    agreed: int,
+    random: Random,
+    ledger: GroupLedger,
+    told: Told,
+    effective: Callable[[], None],
+) -> None:
+    """Install the leader's state with the live entries that are not here yet, in one attempt or two."""
+    live = [
+        entry
+        for entry in entries[: leader.index]
+        if any(mark in leader.live for mark in range(entry.mark, entry.mark + entry.span))
+    ]
+    install = log.begin_install(leader.index, leader.term, agreed)
+    at = 0
+    while at < len(live):
+        if random.random() < 0.1:
+            install = log.begin_install(leader.index, leader.term, agreed)
+            at = 0
+        if random.random() < 0.02:
+            await install.abandon()
+            return
+        count = random.randrange(1, 12)
+        missing = [entry for entry in live[at : at + count] if not install.has(entry.index)]
+        await install.add(missing)
+        at += count
+    checkpoint = leader.checkpoint()
+    assert checkpoint is not None, "a leader has applied something"
+    known = checkpoint.live if random.random() < 0.5 else None
+    ledger.installing = told
+    await install.commit(checkpoint.state, known, entries[-1].mark + entries[-1].span, effective)
 
 
 async def _read_beside(group: _Group, random: Random) -> None:
@@ -271,6 +387,8 @@ async def _read_beside(group: _Group, random: Random) -> None:
     if not after.exists:
         return
     written = {_plain(entry) for entry in (*before.entries, *after.entries)}
+    if group.ledger.installing is not None:
+        written |= {_plain(entry) for entry in group.ledger.installing.entries}
     for entry in entries:
         if _plain(entry) not in written:
             raise Violation(f"a read beside the writer gives {_plain(entry)[:5]}, which is not in the log")

@@ -306,6 +306,23 @@ async def test_what_is_older_than_the_log_is_refused(autojump_clock: MockClock) 
         assert log.last_index == 21
 
 
+async def test_a_later_snapshot_of_its_own_wins_over_an_install(autojump_clock: MockClock) -> None:
+    disk, source = new_disk(), Source()
+    async with opened(disk) as store:
+        log = store.create(1)
+        log.attach(source)
+        await append(log, batches(1, 30))
+        one = log.begin_install(10, 1, 10)
+        source.index = 20
+        await log.snapshot_now()
+        with pytest.raises(InstallRefused):
+            await one.commit(b"older", None, 109)
+        assert log.snapshot_index == 20
+    async with opened(killed(disk)) as store:
+        assert store.log(1).snapshot_index == 20
+        assert [row[0] for row in await replayed(store.log(1), 20)] == list(range(21, 31))
+
+
 async def test_hard_states_may_be_appended_during_an_install(autojump_clock: MockClock) -> None:
     disk = new_disk()
     async with opened(disk) as store:
@@ -405,6 +422,24 @@ async def test_a_failing_disk_ends_the_node_and_the_log_is_the_old_one_or_the_ne
             old, new = plain(batches(1, 5)), plain(batches(1, 5) + batches(10, 20))
             assert (log.last_index, await by_mark(log)) in [(5, old), (50, new)]
             assert log.damage is None
+
+
+async def test_what_follows_an_install_before_the_logs_former_end_is_flushed_in_its_time(
+    autojump_clock: MockClock,
+) -> None:
+    disk, source = new_disk(), Source()
+    async with opened(disk) as store:
+        log = store.create(1)
+        await append(log, batches(1, 30))
+        await install(log, 10, [batch(10, term=5)], agreed=9)
+        log.attach(source)
+        await append(log, batches(11, 14, term=5))
+        await log.snapshot_now()
+        await append(log, batches(15, 16, term=5))
+        await append(log, batches(17, 18, term=5))
+    async with opened(killed(disk)) as store:
+        assert store.log(1).damage is None
+        assert await by_mark(store.log(1)) == plain(batches(1, 9) + batches(10, 18, term=5))
 
 
 async def test_a_truncated_tail_does_not_come_back_behind_an_install(autojump_clock: MockClock) -> None:
