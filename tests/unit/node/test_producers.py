@@ -180,3 +180,17 @@ def test_a_new_term_knows_only_what_was_applied() -> None:
     leader.reset()
     assert leader.find(Header(10)) is None
     leader.begin(Header(10), 110)
+
+
+def test_a_batch_that_is_not_proposed_after_all_leaves_no_trace() -> None:
+    speculative = SpeculativeProducers(table_of((0, 10)))
+    speculative.begin(Header(10), 110)
+    speculative.begin(Header(20), 120)
+    speculative.withdraw()
+    assert speculative.find(Header(20)) is None
+    assert isinstance(speculative.find(Header(10)), InFlight)
+    speculative.begin(Header(20), 120)
+    speculative.withdraw()
+    speculative.withdraw()
+    assert len(speculative) == 0
+    speculative.begin(Header(10), 110)

@@ -100,3 +100,24 @@ async def test_fetches_that_wait_end_empty_in_the_order_of_their_deadlines(nurse
     assert (early.promise.done, late.promise.done) == (True, False)
     readers.fail(StorageDamaged("gone"))
     assert isinstance(late.promise.error, StorageDamaged)
+
+
+async def test_only_what_cannot_be_taken_back_is_certain_without_asking_the_group(nursery: trio.Nursery) -> None:
+    readers, state, _ = readers_of(nursery)
+    state.apply(command_entry(4, 1, [Command.TRIM, 2]))
+    assert readers.is_certain(Fetch(2, 1, 0)), "a committed record"
+    assert readers.is_certain(Fetch(6, 1, 100)), "it waits, and is told nothing"
+    assert not readers.is_certain(Fetch(6, 1, 0)), "that this is the end"
+    assert not readers.is_certain(Fetch(7, 1, 100)), "that this is behind the end"
+    assert not readers.is_certain(Fetch(1, 1, 100)), "that this is gone"
+
+
+async def test_what_comes_after_the_time_was_over_is_given_after_all(nursery: trio.Nursery) -> None:
+    readers, state, log = readers_of(nursery)
+    request = Fetch(6, 1000, 10)
+    readers.fetch(request, 0)
+    assert readers.expired(10_000_000) == [request]
+    log.entries.append(batch_entry(5, 6, b"late"))
+    state.apply(log.entries[-1])
+    readers.give_up(request)
+    assert (await request.promise.wait()).next_offset == 7

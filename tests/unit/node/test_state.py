@@ -178,3 +178,14 @@ def test_what_a_newer_version_wrote_is_not_applied() -> None:
     with pytest.raises(ValueError, match="version"):
         state.restore(cbor2.dumps([SNAPSHOT_VERSION + 1, "whatever"]))
     assert state.next_offset == 0
+
+
+def test_a_snapshot_replaces_whatever_was_there() -> None:
+    ahead, behind = Leader(), Leader()
+    for number in range(200):
+        ahead.state.apply(ahead.entry(number % 5, number, number * 7, number))
+    for number in range(40):
+        behind.state.apply(behind.entry(number % 4, number * 3, number, number))
+    behind.state.restore(ahead.state.snapshot())
+    assert behind.state.snapshot() == ahead.state.snapshot()
+    assert behind.state.live_entries() == ahead.state.live_entries()

@@ -1,0 +1,62 @@
+"""What a node knows of itself survives crashes and rot, and never goes back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from node.identity import FILES, NodeIdentity, read_identity, write_identity
+from plait.wire.errors import StorageDamaged
+from tests.sim.crash import Survival
+from tests.sim.disk import SimDisk
+
+FIRST = NodeIdentity(2, 12345, 1)
+FOUNDED = replace(FIRST, starts=2, founders={1: 11, 2: 12345, 3: 33})
+
+
+def test_an_empty_disk_belongs_to_nobody() -> None:
+    assert read_identity(SimDisk(Random(1))) is None
+
+
+@pytest.mark.parametrize("identity", [FIRST, FOUNDED])
+@pytest.mark.parametrize("survival", list(Survival))
+def test_what_was_written_is_there_after_any_crash(identity: NodeIdentity, survival: Survival) -> None:
+    disk = SimDisk(Random(1))
+    write_identity(disk, FIRST)
+    write_identity(disk, identity)
+    assert read_identity(disk.crash(survival, Random(2))) == identity
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_rotten_copy_is_no_harm(name: str) -> None:
+    disk = SimDisk(Random(1))
+    write_identity(disk, FOUNDED)
+    disk.flip(name, 3)
+    assert read_identity(disk) == FOUNDED
+
+
+def test_two_rotten_copies_end_the_node() -> None:
+    disk = SimDisk(Random(1))
+    write_identity(disk, FOUNDED)
+    for name in FILES:
+        disk.flip(name, 3)
+    with pytest.raises(StorageDamaged):
+        read_identity(disk)
+
+
+def test_of_two_copies_the_later_start_counts() -> None:
+    disk = SimDisk(Random(1))
+    write_identity(disk, FIRST)
+    old = disk.content(FILES[0])
+    write_identity(disk, FOUNDED)
+    disk.unlink(FILES[0])
+    disk.create(FILES[0]).pwrite([old], 0)
+    assert read_identity(disk) == FOUNDED
+
+
+def test_all_founders_find_the_same_id_and_other_disks_another() -> None:
+    mine = FOUNDED.cluster_id
+    assert replace(FOUNDED, node_id=3, disk=33, founders={3: 33, 1: 11, 2: 12345}).cluster_id == mine
+    assert replace(FOUNDED, founders={1: 11, 2: 12345, 3: 34}).cluster_id != mine
