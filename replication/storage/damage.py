@@ -59,6 +59,8 @@ class Damage:
     """Reading does not come across it: whoever reads by mark could miss an entry and not know."""
     term: int = 0
     """Of a single entry whose record is whole: its term; 0: unknown."""
+    segment: int = 0
+    """The segment file that cannot be read at all; 0: it is something else."""
 
     def __str__(self) -> str:
         return f"{self.what}, in {self.file} at byte {self.position}"

@@ -196,6 +196,7 @@ class Flusher:
             last_term=last_term,
             cuts=tuple(log.cuts),
             damages=tuple(log.damages),
+            repaired=log.repaired,
         )
         state = checkpoint.state if checkpoint is not None else None
         if old is None and state is None:

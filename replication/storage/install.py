@@ -68,6 +68,7 @@ class Install:
         self._log = log
         self._agreed_index = agreed_index
         self._known = tuple(log.damages)
+        self._repaired = [damage.segment for damage in self._known if damage.segment]
         self._limit = self._kept_until()
         self.present = self._present()
         """Indexes whose live entries are here and intact: they need not be brought."""
@@ -269,6 +270,7 @@ class Install:
             last_term=last[1],
             cuts=self._cuts(through - 1),
             damages=self._damages_left(),
+            repaired=tuple(sorted({*log.repaired, *self._repaired})),
         )
 
     def take_effect(self, row: SnapshotRow, parts: Sequence[Part]) -> None:

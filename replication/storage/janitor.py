@@ -225,10 +225,11 @@ class Scrubber:
         while self._bytes_per_s:
             await self._clock.sleep_until(self._clock.monotonic_ns() + SCRUB_PAUSE_MS * 1_000_000)
             for group in list(self._logs):
-                await self._scrub(group)
+                await self.scrub(group)
             self.rounds += 1
 
-    async def _scrub(self, group: int) -> None:
+    async def scrub(self, group: int) -> None:
+        """Read all that a group has in segments; what has rotted is noted as its damage."""
         log = self._logs.get(group)
         index = 0
         while log is not None:

@@ -94,6 +94,8 @@ class GroupLog:
         self.on_damage: Callable[[Damage], None] | None = None
         """Called when damage is found while running, by a read or by the scrub."""
         self.deleted = False
+        self.repaired: tuple[int, ...] = ()
+        """Segment files that cannot be read, from which nothing is missing: an install has brought it."""
         self.tail = Tail()
         self.stretches = Stretches()
         """What is in segments."""
@@ -393,6 +395,7 @@ class GroupLog:
             self.last_index, self.last_term = row.last_index, row.last_term
         self.cuts = list(row.cuts)
         self.damages += row.damages
+        self.repaired = row.repaired
 
     def restore_parts(self, parts: list[Part]) -> None:
         """Then with what is in segments."""
@@ -516,6 +519,7 @@ class GroupLog:
         self.last_index, self.last_term = row.last_index, row.last_term
         self.last_mark = row.last_mark
         self.damages = list(damages)
+        self.repaired = row.repaired
         self.install = None
 
     @property

@@ -105,7 +105,7 @@ class LogBuilder:
                 continue
             log = self.logs[group] = self._new_log(group)
             log.restore_row(row)
-            if row.number < unreadable:  # that file may have had a newer one
+            if row.number < unreadable:  # that file, or an older one of its kind, may have had a newer one
                 what = "the directory of a snapshot file is damaged"
                 self._doubt(log, Damage(snapshots.file_name(unreadable), 0, what))
 
@@ -222,13 +222,13 @@ class LogBuilder:
                 damage = doubt.outcome(log)
                 if damage is not None:
                     log.damaged(damage)
-        for damage in self._found.lost_segments:
+        for number, damage in self._found.lost_segments:
             for log in self.logs.values():  # what is missing behind the snapshot shows by itself
-                if log.snapshot_index:
+                if log.snapshot_index and number not in log.repaired:
                     log.damaged(replace(damage, first_index=1, last_index=log.snapshot_index))
         for log in self.logs.values():
             for first, last in log.missing():
                 if not any(known.first_index <= first and last <= known.last_index for known in log.damages):
                     log.damaged(Damage("segments", 0, "entries are missing", first, last, lost=False))
-        if self.forgot and self.touched:  # the next flush writes down what is damaged, of every group
-            self.touched[max(self.touched)].update(self.logs)
+        if self.forgot and self.touched:  # the flush that removes what tells of it writes down what is damaged
+            self.touched[min(self.touched)].update(self.logs)

@@ -36,6 +36,8 @@ from replication.storage.snapshots import FOLDER as SNAPSHOT_FOLDER
 from replication.storage.snapshots import SnapshotFiles
 from replication.storage.wal import FirstBlock
 
+ASIDE = ".damaged"
+"""End of the name of a file that is kept for people only; its number is not given again."""
 AGAIN = ".again"
 """End of a file's name for the moment between two."""
 SPARE_BYTES_KEPT = 1 << 20
@@ -62,7 +64,8 @@ class Found:
     """What the header of the next file says."""
     lost: list[tuple[int, Damage]] = field(default_factory=list)
     """Damage that may be of any group, with the number of the file behind whose content it has its place."""
-    lost_segments: list[Damage] = field(default_factory=list)
+    lost_segments: list[tuple[int, Damage]] = field(default_factory=list)
+    """Segment files without a directory, by number."""
     last: Block | None = None
     """The last block of all, for which nobody vouches: it is in none of the files, and goes into the next one."""
     cuts: list[tuple[int, int]] = field(default_factory=list)
@@ -237,7 +240,7 @@ def set_aside(disk: Disk, number: int, *, keep: bool) -> None:
     """Remove a write-ahead log file that was flushed (blocking), or only rename it where something is damaged."""
     name = wal.file_name(number)
     if keep:
-        disk.rename(name, f"{name}.damaged")
+        disk.rename(name, name + ASIDE)
     else:
         disk.unlink(name)
 
@@ -276,13 +279,14 @@ def _read_all(file: File, size_bytes: int, unreadable: list[Range]) -> bytes:
 
 def _read_segments(disk: Disk, segment_files: SegmentFiles, covered: int, found: Found) -> None:
     unflushed = {file.number for file in found.files}
+    segment_files.last_number = max(_numbers(disk, SEGMENT_FOLDER, ".seg" + ASIDE), default=0)
     orphans: list[int] = []
     for number in _numbers(disk, SEGMENT_FOLDER, ".seg"):
         file = segment_files.load(number)
         if file is None:
             what = "the directory of a segment file is damaged"
-            damage = Damage(segment_name(number), 0, what, lost=False)
-            found.lost_segments.append(damage)
+            damage = Damage(segment_name(number), 0, what, lost=False, segment=number)
+            found.lost_segments.append((number, damage))
             continue
         origin = max((part.origin for part in file.parts), default=0)
         if origin <= covered:

@@ -43,9 +43,10 @@ DAMAGE_HIDDEN = 2
 
 _ROW = Struct("<QIQQQQqQQIII")
 _OLD_CUT = Struct("<QQ")
-_MORE = Struct("<QQII")
+_MORE = Struct("<QQIII")
 _CUT = Struct("<QQQ")
-_DAMAGE = Struct("<QQQQIII")
+_NUMBER = Struct("<Q")
+_DAMAGE = Struct("<QQQQQIII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class SnapshotRow:
     cuts: tuple[Cut, ...] = ()
     damages: tuple[Damage, ...] = ()
     """What is damaged; such a group stays out of service over restarts."""
+    repaired: tuple[int, ...] = ()
+    """See GroupLog."""
     state_position: int = 0
     state_bytes: int = 0
     state_crc: int = 0
@@ -85,6 +88,7 @@ class SnapshotRow:
     def size_bytes(self) -> int:
         """About what it takes in its file."""
         more = len(self.cuts) * _CUT.size + len(self.damages) * 2 * _DAMAGE.size
+        more += len(self.repaired) * _NUMBER.size
         return self.state_bytes + 2 * (_ROW.size + _MORE.size + more)
 
 
@@ -128,7 +132,7 @@ class SnapshotFiles:
         """Rows to carry over into the next file, and the files that can go when that is durable."""
         rows: list[SnapshotRow] = []
         files: list[int] = []
-        left = CARRY_BYTES_MAX
+        left = 0 if self.unreadable else CARRY_BYTES_MAX  # a row must not look younger than what puts it in doubt
         for number, found in self.files.items():
             if number in self.unreadable:
                 continue
@@ -247,16 +251,22 @@ def encode_row(row: SnapshotRow) -> bytes:
         0,
         0,
     )
-    more = _MORE.pack(row.last_index, row.last_term, len(row.cuts), len(row.damages))
+    counts = len(row.cuts), len(row.damages), len(row.repaired)
+    more = _MORE.pack(row.last_index, row.last_term, *counts)
     cuts = (_CUT.pack(cut.through, cut.index, cut.last) for cut in row.cuts)
-    return b"".join((fixed, more, *cuts, *map(_encode_damage, row.damages)))
+    repaired = map(_NUMBER.pack, row.repaired)
+    return b"".join((fixed, more, *cuts, *map(_encode_damage, row.damages), *repaired))
 
 
 def _encode_damage(damage: Damage) -> bytes:
     flags = (DAMAGE_LOST if damage.lost else 0) | (DAMAGE_HIDDEN if damage.hidden else 0)
     file, what = damage.file.encode(), damage.what.encode()
     ends = damage.first_index, damage.last_index
-    return _DAMAGE.pack(*ends, damage.position, damage.term, flags, len(file), len(what)) + file + what
+    return (
+        _DAMAGE.pack(*ends, damage.position, damage.term, damage.segment, flags, len(file), len(what))
+        + file
+        + what
+    )
 
 
 def decode_rows(directory: memoryview, count: int, number: int) -> list[SnapshotRow]:
@@ -299,20 +309,22 @@ def _decode_row(directory: memoryview, at: int, number: int) -> tuple[SnapshotRo
 
 def _decode_more(row: SnapshotRow, directory: memoryview, at: int) -> int:
     """What later versions added; where the next row begins."""
-    row.last_index, row.last_term, cuts, damages = _MORE.unpack_from(directory, at)
+    row.last_index, row.last_term, cuts, damages, repaired = _MORE.unpack_from(directory, at)
     at += _MORE.size
     row.cuts = tuple(Cut(*_CUT.unpack_from(directory, at + n * _CUT.size)) for n in range(cuts))
     at += cuts * _CUT.size
     found: list[Damage] = []
     for _ in range(damages):
-        first, last, position, term, flags, file_bytes, what_bytes = _DAMAGE.unpack_from(directory, at)
+        first, last, position, term, segment, flags, file_bytes, what_bytes = _DAMAGE.unpack_from(directory, at)
         at += _DAMAGE.size
         texts = bytes(directory[at : at + file_bytes + what_bytes])
         at += len(texts)
         file, what = texts[:file_bytes].decode(), texts[file_bytes:].decode()
         lost, hidden = bool(flags & DAMAGE_LOST), bool(flags & DAMAGE_HIDDEN)
-        found.append(Damage(file, position, what, first, last, lost, hidden, term))
+        found.append(Damage(file, position, what, first, last, lost, hidden, term, segment))
     row.damages = tuple(found)
+    row.repaired = tuple(_NUMBER.unpack_from(directory, at + n * _NUMBER.size)[0] for n in range(repaired))
+    at += repaired * _NUMBER.size
     return at
 
 

@@ -16,7 +16,9 @@ import structlog
 import trio
 
 from replication.environment import Environment
+from replication.storage import snapshots
 from replication.storage.damage import StorageFailed, StorageLocked
+from replication.storage.evidence import Evidence
 from replication.storage.flush import Flusher
 from replication.storage.format import CREATE, DELETE, encode_note
 from replication.storage.install import Installs
@@ -68,6 +70,7 @@ class Store:
         self._settings = settings
         self._segment_files = SegmentFiles(environment)
         self._snapshot_files = SnapshotFiles(environment)
+        self._evidence = Evidence(self._snapshot_files)
         self._logs: dict[int, GroupLog] = {}
         self._running = self._closed = False
         self._stopped = trio.Event()
@@ -138,6 +141,9 @@ class Store:
         self._flusher.damaged = {file.number: None for file in found.files if file.damaged}
         self._recovered = dict.fromkeys(self._flusher.full)
         self.forgot = builder.forgot
+        unreadable = {number: snapshots.file_name(number) for number in self._snapshot_files.unreadable}
+        lost_segments = [damage.file for _, damage in found.lost_segments]
+        self._evidence.found(lost_segments, unreadable, builder.logs.values())
         nothing = not (builder.logs or builder.deleted or builder.forgot or self._segment_files.files)
         self.life, known = begin_life(self._environment.disk, self._wal.number)
         self.empty_at_open = nothing and known < self._wal.number
@@ -283,6 +289,19 @@ class Store:
             except OSError as error:
                 raise self._wal.fail(error)
             await self._janitor.tidy()
+            await self._set_aside()
+
+    async def _set_aside(self) -> None:
+        """Rename unreadable files that nobody needs any more."""
+        logs = {log.group: log for log in self._with_data()}
+        settled = self._evidence.settled(logs) if self._evidence.files else []
+        if settled:
+            work = partial(self._evidence.set_aside, self._environment.disk, settled)
+            try:
+                await self._environment.tasks.offload("wal-files", work)
+            except OSError as error:
+                raise self._wal.fail(error)
+            self._evidence.forget(settled)
 
     def _many_recovered(self) -> bool:
         entries = sum(log.tail.entries for log in self._logs.values())

@@ -27,6 +27,7 @@ from tests.sim.faults import CHANGES, Fault, FaultKind, Operation, OperationKind
 from tests.sim.history import History, Shape, random_history
 from tests.sim.ledger import Ledger, LogState, Reading
 from tests.sim.run import run_sim
+from tests.sim.storage_installs import repair
 from tests.sim.storage_world import Life, Violation, examine, opened, small_limits
 
 SURVIVALS = tuple(Survival)
@@ -35,6 +36,8 @@ RECOVERY_CRASHES = 3
 """Crashes during each recovery that is crashed at all."""
 SETTLE_S = 1.0
 """Simulated rest behind a history, after which seals, flushes and the janitor are done."""
+REPAIRS_MAX = 12
+"""Rounds in which rot is looked for and repaired."""
 REST_S = 4.0
 """Simulated rest of a recovered store, after which it has flushed what it found."""
 
@@ -47,6 +50,8 @@ class Tally:
     recoveries: int = 0
     damaged: int = 0
     """Groups that were reported damaged."""
+    repaired: int = 0
+    """Groups that a snapshot from a leader repaired."""
     refused: int = 0
     """Stores that stopped because the disk failed."""
     _hash: hashlib._Hash = field(default_factory=hashlib.sha256)
@@ -299,6 +304,8 @@ def rotting_disk(history: History, tally: Tally, rounds: int = 20) -> None:
             found = recover(after, history.shape, number, possible, tally, rotten=bool(number or disk.struck))
             if number % 3 == 2:
                 _live_on(rotten, history.shape, random, possible, found, tally)
+            elif number % 3 == 1:
+                _repair(rotten, history.shape, random, possible, tally)
         if number % 4 == 0:
             _flaky(disk.copy(Random(0)).crash(Survival.NOTHING, random), history.shape, random, possible, tally)
 
@@ -320,6 +327,42 @@ def _live_on(
     later.update(ledger.possible(ledger.reading()))
     with _telling("then a life with the groups that are whole, then a power cut"):
         recover(disk.crash(Survival.NOTHING, random), shape, 1, later, tally, rotten=True)
+
+
+def _repair(
+    disk: SimDisk, shape: Shape, random: Random, possible: dict[int, list[LogState]], tally: Tally
+) -> None:
+    """Repair what has rotted from a leader: it is whole then, also in the next life; a crash leaves old or new."""
+    known = dict(possible)
+
+    async def world(_: Random) -> None:
+        async with opened(disk, shape, random.getrandbits(64)) as store:
+            for _ in range(REPAIRS_MAX):  # one may show what was behind it
+                await examine(store, known, rotten=True)
+                for group in store.groups():
+                    await store._scrubber.scrub(group)
+                repaired = await repair(store, known, random)
+                tally.repaired += len(repaired)
+                known.update({group: [state] for group, state in repaired.items()})
+                if not repaired:
+                    break
+            if random.random() < 0.3:
+                await trio.sleep(REST_S)
+
+    moments = _record(disk, dict, every=random.randrange(3, 30))
+    with _telling("then repairs"), small_limits():
+        run_sim(random.getrandbits(64), world)
+    with _telling("then repairs, then a power cut"):
+        after = disk.copy(Random(0)).crash(Survival.NOTHING, random)
+        found = recover(after, shape, 2, known, tally, rotten=True)
+        for group, states in known.items():
+            if group not in found and len(states) == 1 and states[0].entries:
+                raise Violation(f"group {group} is damaged though it was repaired")
+    if moments:
+        moment, way = random.choice(moments), random.choice(SURVIVALS)
+        either = {group: [*states, *known[group]] for group, states in possible.items()}
+        with _telling(f"then repairs crashed before {moment.operation}, {way}"):
+            recover(moment.disk.copy(Random(0)).crash(way, random), shape, 3, either, tally, rotten=True)
 
 
 def _flaky(disk: SimDisk, shape: Shape, random: Random, possible: dict[int, list[LogState]], tally: Tally) -> None:

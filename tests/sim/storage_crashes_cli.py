@@ -78,7 +78,7 @@ def _shrink(seed: int) -> None:
 def _figures(tally: Tally) -> str:
     return (
         f"{tally.histories} lives, {tally.recoveries} recoveries, {tally.refused} stopped by a failing disk,"
-        f" {tally.damaged} groups reported damaged"
+        f" {tally.damaged} groups reported damaged, {tally.repaired} repaired"
     )
 
 

@@ -7,7 +7,7 @@ examine   reads everything that a recovered store has, and finds the state of th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Container, Iterator, Sequence
+from collections.abc import AsyncIterator, Container, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -36,6 +36,7 @@ from tests.sim.ledger import (
     ranges_of,
     settle_payload,
 )
+from tests.sim.storage_installs import bring, leaders_log
 
 
 class Violation(AssertionError):
@@ -202,7 +203,7 @@ class Life:
             self._append(step, group, random)
         elif step.action == "install":
             group.installing = True
-            self._readers.start_soon(self._install, group, step, random)
+            self._readers.start_soon(self._install, group, random)
         elif step.action == "apply":
             self._apply(group)
         elif step.action == "retain":
@@ -265,10 +266,10 @@ class Life:
             _confirm_install(group)
         self._idle.set()
 
-    async def _install(self, group: _Group, step: Step, random: Random) -> None:
+    async def _install(self, group: _Group, random: Random) -> None:
         """A snapshot from a leader whose log begins as this one does."""
         state = group.ledger.latest()
-        entries = leaders_log(state, group.machine.index, step, random)  # what was applied was committed
+        entries = leaders_log(state, group.machine.index, random)  # what was applied was committed
         agreed = random.randint(group.log.snapshot_index, group.machine.index)
         index = len(entries)
         if random.random() < 0.3 and group.machine.index > group.log.snapshot_index:
@@ -290,10 +291,13 @@ class Life:
             _confirm_install(group)
             self._idle.set()
 
+        def begins() -> None:
+            group.ledger.installing = told
+
         try:
             leader = LogState(True, entries[:index]).machine()
             if index > group.log.snapshot_index:
-                await bring(group.log, leader, entries, agreed, random, group.ledger, told, effective)
+                await bring(group.log, leader, entries, agreed, random, begins, effective)
         except (InstallRefused, StorageFull):
             group.ledger.installing = None
         except StorageFailed as error:
@@ -311,61 +315,6 @@ def _confirm_install(group: _Group) -> None:
     """An install is durable when it takes effect; it counts as confirmed when everything before it is."""
     if group.waiting and group.waiting[0] == group.installed:
         group.ledger.confirm(group.waiting.popleft())
-
-
-def leaders_log(state: LogState, agreed: int, step: Step, random: Random) -> tuple[Entry, ...]:
-    """The log of a leader that agrees with this one up to `agreed`, and went its own way from there."""
-    entries = list(state.entries[:agreed])
-    last = entries[-1] if entries else Entry(0, 0, KIND_BATCH, 0, 0, b"")
-    term = max(state.hard_state[0], state.entries[-1].term if state.entries else 0) + 1
-    index, mark = last.index + 1, last.mark + last.span
-    for _ in range(random.randrange(1, 40)):
-        if random.random() < 0.2:
-            settled = [(first, first + random.randrange(30)) for first in (random.randrange(mark + 1),)]
-            entries.append(Entry(index, term, KIND_SETTLE, mark, 0, settle_payload(settled)))
-        else:
-            span = random.choice((1, 1, 3, 10))
-            size_bytes = random.choice((0, 100, step.size_bytes))
-            entries.append(Entry(index, term, KIND_BATCH, mark, span, random.randbytes(size_bytes)))
-            mark += span
-        index += 1
-    return tuple(entries)
-
-
-async def bring(
-    log: GroupLog,
-    leader: Machine,
-    entries: Sequence[Entry],
-    agreed: int,
-    random: Random,
-    ledger: GroupLedger,
-    told: Told,
-    effective: Callable[[], None],
-) -> None:
-    """Install the leader's state with the live entries that are not here yet, in one attempt or two."""
-    live = [
-        entry
-        for entry in entries[: leader.index]
-        if any(mark in leader.live for mark in range(entry.mark, entry.mark + entry.span))
-    ]
-    install = log.begin_install(leader.index, leader.term, agreed)
-    at = 0
-    while at < len(live):
-        if random.random() < 0.1:
-            install = log.begin_install(leader.index, leader.term, agreed)
-            at = 0
-        if random.random() < 0.02:
-            await install.abandon()
-            return
-        count = random.randrange(1, 12)
-        missing = [entry for entry in live[at : at + count] if not install.has(entry.index)]
-        await install.add(missing)
-        at += count
-    checkpoint = leader.checkpoint()
-    assert checkpoint is not None, "a leader has applied something"
-    known = checkpoint.live if random.random() < 0.5 else None
-    ledger.installing = told
-    await install.commit(checkpoint.state, known, entries[-1].mark + entries[-1].span, effective)
 
 
 async def _read_beside(group: _Group, random: Random) -> None:
@@ -449,6 +398,7 @@ async def examine(
             raise Violation(f"group {group} is there, though its deletion was confirmed")
         try:
             if log.damage is not None:
+                _examine_identity(log, states)
                 await _examine_damaged(log, states)
                 raise log.damage.error(group)
             found[group] = await _examine_group(log, states, Random(group))
@@ -474,6 +424,24 @@ async def _examine_group(log: GroupLog, states: list[LogState], random: Random) 
     await _read_indexes(log, state, first, random)
     await _read_marks(log, state, sorted(live), random)
     return state
+
+
+def _examine_identity(log: GroupLog, states: list[LogState]) -> None:
+    """A replica that can be repaired knows its term and vote, and how its log ends."""
+    hard_state = log.hard_state.term, log.hard_state.vote
+    end = log.last_index, log.last_term
+    known = [
+        state
+        for state in states
+        if state.hard_state == hard_state
+        and len(state.entries) == end[0]
+        and (state.entries[-1].term if state.entries else 0) == end[1]
+    ]
+    if log.damage_kind == "repairable" and not known:
+        raise Violation(
+            f"damaged group {log.group} takes itself for repairable and ends with {end}, {hard_state}:"
+            f" {log.damages[0]}; last was {[(len(state.entries), state.hard_state) for state in states[-3:]]}"
+        )
 
 
 async def _examine_damaged(log: GroupLog, states: list[LogState]) -> None:
