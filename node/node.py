@@ -182,6 +182,9 @@ class Node:
             await self.metadata.replica.settled.wait()
         native = f"{settings.native[0]}:{settings.native[1]}" if settings.native is not None else ""
         await self.metadata.join(settings.name, identity.starts, native)
+        if self.peers is not None:  # a node that comes with an older disk than the catalogue knows is refused
+            for node, start in self.metadata.whereabouts.incarnations().items():
+                self.peers.lives[node] = max(start, self.peers.lives.get(node, 0))
 
     async def _open_replicas(self) -> None:
         environment, metadata = self._environment, self.metadata
