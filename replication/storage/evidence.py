@@ -47,11 +47,12 @@ class Evidence:
 
     def settled(self, logs: Mapping[int, GroupLog]) -> list[UnreadableFile]:
         """Those that no log of these needs any more."""
-        if self._snapshot_files.covered <= self._since:
-            return []
-        return [
-            file for file in self.files if not any(self._needs(logs.get(group), file) for group in file.groups)
-        ]
+        return [file for file in self.files if not self._needed(file, logs)]
+
+    def _needed(self, file: UnreadableFile, logs: Mapping[int, GroupLog]) -> bool:
+        if file.snapshot and file.snapshot >= self._snapshot_files.covered:
+            return True  # its number alone says that the write-ahead log up to there was given up
+        return any(self._needs(logs.get(group), file) for group in file.groups)
 
     def _needs(self, log: GroupLog | None, file: UnreadableFile) -> bool:
         if log is None:

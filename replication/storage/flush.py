@@ -21,6 +21,7 @@ import trio
 from replication.environment import Environment
 from replication.machine import Checkpoint, Entry, Range
 from replication.storage import segments
+from replication.storage.damage import Damage
 from replication.storage.install import Install, Installs
 from replication.storage.log import SLICE_NS, GroupLog
 from replication.storage.new_segment import NewSegment
@@ -57,6 +58,8 @@ class Captured:
     live: Sequence[Range] | None
     install: Install | None = None
     """The snapshot from elsewhere that the row is of."""
+    rotten: Damage | None = None
+    """Set when the state of the row before turned out to be."""
     parts: list[Part] = field(default_factory=list)
 
 
@@ -276,7 +279,8 @@ class Flusher:
                 assert item.log.snapshot_row is not None, "only a group with a snapshot can keep it"
                 state = files.read_state(item.log.snapshot_row)
                 if state is None:
-                    item.row.damages += (item.log.rotten_snapshot(),)
+                    item.rotten = item.log.rotten_snapshot()
+                    item.row.damages += (item.rotten,)
                     old = [number for number in old if number != item.log.snapshot_row.number]
                     state = b""
             rows.append((item.row, state))
@@ -312,6 +316,8 @@ class Flusher:
                 item.install.take_effect(item.row, item.parts)
             else:
                 log.install_parts(item.parts)  # also where the log was deleted since: a crash may undo that
+                if item.rotten is not None:
+                    log.damaged(item.rotten)
             if item.live is not None or item.install is not None:
                 log.live = item.live
             log.cuts = [cut for cut in log.cuts if self._hides(log, cut, through)]

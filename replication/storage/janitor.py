@@ -152,6 +152,8 @@ class Janitor:
                 try:
                     entries = await self._files.read_index(part, index, READ_BYTES)
                 except Rotten as error:
+                    if error.first_index > last:
+                        break  # in what another part has anew
                     log.rotten(Stretch(part, first, last), error)
                     self._damaged[part.number] = None
                     raise

@@ -22,7 +22,6 @@ from replication.storage.format import (
     HARD_STATE,
     TRUNCATE,
     HardState,
-    Note,
     encode_entries,
     encode_note,
 )
@@ -146,14 +145,14 @@ class GroupLog:
             return None
         if index == self.last_index:
             return self.last_term
+        for damage in self.damages:
+            if damage.first_index <= index <= damage.last_index and (damage.hidden or damage.term):
+                return damage.term or None  # what seems to be there may have been truncated
         entry = self.tail.find(index)
         if entry is not None:
             return entry.term
         stretch = self.stretches.of_index(index)
-        if stretch is not None and stretch.first <= index:
-            return stretch.part.term_at(index)
-        named = (damage.term for damage in self.damages if damage.first_index == index == damage.last_index)
-        return next((term for term in named if term), None)
+        return stretch.part.term_at(index) if stretch is not None and stretch.first <= index else None
 
     def statistics(self) -> LogStatistics:
         """Figures for people and for admission."""
@@ -223,7 +222,8 @@ class GroupLog:
 
     def cached(self, first_index: int, max_bytes: int) -> list[Entry] | None:
         """Entries from `first_index` on, without gaps, up to `max_bytes` but at least one; None: not in memory."""
-        return self.tail.from_index(first_index, max_bytes)
+        entries = self.tail.from_index(first_index, max_bytes)
+        return self._sound(entries) or None if entries and self.damages else entries
 
     async def read(self, first_index: int, max_bytes: int) -> list[Entry]:
         """As `cached`, from wherever they are; [] where there is no such entry. Raises StorageDamaged."""
@@ -239,9 +239,12 @@ class GroupLog:
             try:
                 entries = await self._segments.read_index(stretch.part, first_index, max_bytes)
             except Rotten as error:
+                if error.first_index > stretch.last:
+                    return self._nothing(first_index)  # rot in what another part has anew
                 raise self._rotten(stretch, error).error(self.group)
             if truncations == self._truncations:
-                return _without_gaps(entries, first_index, stretch.last) or self._nothing(first_index)
+                entries = _without_gaps(entries, first_index, stretch.last)
+                return self._sound(entries) or self._nothing(first_index)
 
     def cached_marks(self, mark: int, max_bytes: int) -> list[Entry] | None:
         """Entries with a span, from the one that covers `mark` or the first behind it, up to `max_bytes` but at
@@ -308,6 +311,9 @@ class GroupLog:
         """
         found: list[Entry] = []
         index = max(after_index, self.snapshot_index) + 1
+        for damage in self.damages:
+            if damage.first_index <= self.last_index and damage.last_index >= index:
+                raise damage.error(self.group)
         while index <= self.last_index and index < self._first_in_memory():
             entries = await self.read(index, REPLAY_BYTES)
             if not entries:
@@ -382,78 +388,6 @@ class GroupLog:
             if not entries:
                 raise self._nowhere(index).error(self.group)
             index = entries[-1].index + 1
-
-    # ---- for recovery
-
-    def restore_row(self, row: SnapshotRow) -> None:
-        """Begin with what a snapshot file knows."""
-        self.hard_state = row.hard_state
-        self.deleted = row.deleted
-        self.snapshot_index, self.snapshot_term = row.index, row.term
-        self.last_index, self.last_term, self.last_mark = row.index, row.term, row.last_mark
-        if row.last_index > row.index:
-            self.last_index, self.last_term = row.last_index, row.last_term
-        self.cuts = list(row.cuts)
-        self.damages += row.damages
-        self.repaired = row.repaired
-
-    def restore_parts(self, parts: list[Part]) -> None:
-        """Then with what is in segments."""
-        self.install_parts(parts)
-        last = self.stretches.last
-        if last is not None and last.last > self.last_index:
-            self.last_index, self.last_term = last.last, last.part.term_at(last.last)
-        self.last_mark = max([self.last_mark, *(part.last_mark for part in self.parts)])
-
-    def restore_entries(self, number: int, entries: list[Entry]) -> Range | None:
-        """Entries were read from a write-ahead log file; the indexes that are missing before or among them."""
-        missing: Range | None = None
-        start = 0
-        for at, entry in enumerate(entries):
-            if entry.index != self.last_index + 1:
-                if at > start:
-                    self.tail.restore(number, entries[start:at])
-                if entry.index <= self.last_index:
-                    self.forget_after(entry.index - 1, number - 1)
-                else:
-                    missing = self.last_index + 1, entry.index - 1
-                start = at
-            self.last_index, self.last_term = entry.index, entry.term
-            self._note_mark(entry)
-        self.tail.restore(number, entries[start:])
-        return missing
-
-    def restore_rotten(self, number: int, index: int, term: int, mark: int) -> Range | None:
-        """The payload of an entry of a write-ahead log file has rotted; the indexes that are missing before it."""
-        if index <= self.last_index:
-            self.forget_after(index - 1, number - 1)
-        missing = (self.last_index + 1, index - 1) if index > self.last_index + 1 else None
-        self.last_index, self.last_term = index, term
-        self.last_mark = max(self.last_mark, mark)
-        return missing
-
-    def missing(self) -> list[Range]:
-        """Indexes behind the snapshot that are nowhere."""
-        held = [(stretch.first, stretch.last) for stretch in self.stretches.all]
-        held += [(chunk.first_index, chunk.last_index) for chunk in self.tail.chunks]
-        index, found = self.snapshot_index + 1, list[Range]()
-        for first, last in [*held, (self.last_index + 1, self.last_index)]:
-            if first > index:
-                found.append((index, first - 1))
-            index = max(index, last + 1)
-        return found
-
-    def restore_note(self, number: int, note: Note) -> None:
-        """A hard state or truncation was read from a write-ahead log file."""
-        if note.type == HARD_STATE:
-            self.hard_state = HardState(note.term, note.index)
-        elif note.type == TRUNCATE:
-            self.forget_after(note.index, number - 1)
-        elif note.type == DAMAGE:
-            file = file_name(note.mark) if note.mark else "segments" if note.index else "the snapshot"
-            hidden = bool(note.index and not note.mark)
-            what = "found by a former process"
-            self.damaged(Damage(file, 0, what, note.index, note.term, lost=False, hidden=hidden))
 
     # ---- for the flush and the janitor
 
@@ -550,11 +484,12 @@ class GroupLog:
         for entry in entries:
             index += 1
             assert entry.index == index, "entries are appended without gaps"
-            self._note_mark(entry)
+            self.note_mark(entry)
         self.last_index, self.last_term = index, entries[-1].term
         return index
 
-    def _note_mark(self, entry: Entry) -> None:
+    def note_mark(self, entry: Entry) -> None:
+        """The log has this entry now."""
         mark = entry.mark + entry.span - 1 if entry.span else entry.mark
         if mark > self.last_mark:
             self.last_mark = mark
@@ -565,7 +500,7 @@ class GroupLog:
             entries = await self._segments.read_mark(stretch.part, mark, max_bytes, stretch.first)
         except Rotten as error:
             if error.first_index > stretch.last:
-                return []  # rot behind the stretch, in what another part has anew
+                return []  # as in `read`
             raise self._rotten(stretch, error).error(self.group)
         return [entry for entry in entries if entry.index <= stretch.last]
 
@@ -615,6 +550,14 @@ class GroupLog:
         for damage in self.damages:
             if damage.first_index <= index <= damage.last_index:
                 raise damage.error(self.group)
+
+    def _sound(self, entries: list[Entry]) -> list[Entry]:
+        """Those before the first that is damaged."""
+        for damage in self.damages:
+            at = max(damage.first_index - entries[0].index, 0) if entries else 0
+            if at < len(entries) and entries[at].index <= damage.last_index:
+                entries = entries[:at]
+        return entries
 
     def _check_marks(self) -> None:
         """Marks cannot be placed around damage that reading does not come across."""

@@ -19,6 +19,14 @@ from replication.storage.damage import Damage
 from replication.storage.format import CREATE, DELETE, ECHO_BLOCKS, ECHO_DELETED, HARD_STATE, Note
 from replication.storage.log import GroupLog
 from replication.storage.recovery import LOST, Found, LogFile
+from replication.storage.restoring import (
+    missing,
+    restore_entries,
+    restore_note,
+    restore_parts,
+    restore_rotten,
+    restore_row,
+)
 from replication.storage.scan import BadPayload, Block, Hole, Scan
 from replication.storage.segment_files import SegmentFiles
 from replication.storage.segments import Part
@@ -104,7 +112,7 @@ class LogBuilder:
                 self.deleted[group] = None
                 continue
             log = self.logs[group] = self._new_log(group)
-            log.restore_row(row)
+            restore_row(log, row)
             if row.number < unreadable:  # that file, or an older one of its kind, may have had a newer one
                 what = "the directory of a snapshot file is damaged"
                 self._doubt(log, Damage(snapshots.file_name(unreadable), 0, what))
@@ -117,7 +125,7 @@ class LogBuilder:
         for group, found in parts.items():
             if group not in self.deleted:
                 damage = Damage(segment_name(next(iter(found.values())).number), 0, "what goes with it is missing")
-                self._log(group, damage).restore_parts(list(found.values()))
+                restore_parts(self._log(group, damage), list(found.values()))
 
     # ---- the write-ahead log
 
@@ -158,7 +166,7 @@ class LogBuilder:
         if note.type == DELETE:
             self._delete(log.group)
             return
-        log.restore_note(file.number, note)
+        restore_note(log, file.number, note)
         if note.type == HARD_STATE:
             for doubt in self._doubts.get(log.group, ()):
                 doubt.hard_state = True
@@ -168,14 +176,14 @@ class LogBuilder:
         if isinstance(item, BadPayload):
             file.damaged = True
             index = item.index
-            missing = log.restore_rotten(file.number, index, item.term, item.mark)
+            gap = restore_rotten(log, file.number, index, item.term, item.mark)
             what = f"the payload of entry {index} has rotted"
             log.damaged(Damage(name, item.position, what, index, index, lost=False, term=item.term))
         else:
             index = item[1][0].index
-            missing = log.restore_entries(file.number, item[1])
-        if missing is not None:
-            log.damaged(Damage(name, 0, "entries are missing", *missing, lost=False))
+            gap = restore_entries(log, file.number, item[1])
+        if gap is not None:
+            log.damaged(Damage(name, 0, "entries are missing", *gap, lost=False))
         for doubt in self._doubts.get(log.group, ()):
             if doubt.entry_index is None:
                 doubt.entry_index = index
@@ -227,7 +235,7 @@ class LogBuilder:
                 if log.snapshot_index and number not in log.repaired:
                     log.damaged(replace(damage, first_index=1, last_index=log.snapshot_index))
         for log in self.logs.values():
-            for first, last in log.missing():
+            for first, last in missing(log):
                 if not any(known.first_index <= first and last <= known.last_index for known in log.damages):
                     log.damaged(Damage("segments", 0, "entries are missing", first, last, lost=False))
         if self.forgot and self.touched:  # the flush that removes what tells of it writes down what is damaged

@@ -28,6 +28,8 @@ OPEN_FILES_MAX = 64
 """Segment files that are kept open."""
 INDEX_POINTS_MAX = 100_000
 """Points of sparse indexes that are kept in memory, 24 bytes each."""
+CHECK_BYTES = 1 << 20
+"""What is read at a time to see whether damage is still there."""
 LANE = "segments"
 
 
@@ -106,6 +108,21 @@ class SegmentFiles:
         """See PartReader.from_mark. Raises Rotten."""
         read = partial(PartReader.from_mark, mark=mark, max_bytes=max_bytes, first_index=first_index)
         return await self._read(part, read)
+
+    def reads_whole(self, part: Part, first_index: int, last_index: int) -> bool:
+        """True if these entries can be read (blocking; while the store is opened)."""
+        file = self.files[part.number]
+        index = first_index
+        while index <= last_index:
+            try:
+                read = partial(PartReader.from_index, first_index=index, max_bytes=CHECK_BYTES)
+                entries = self._read_part(file, part, read)
+            except Rotten as error:
+                return error.first_index > last_index
+            if not entries:
+                break
+            index = entries[-1].index + 1
+        return True
 
     def retire(self, number: int) -> None:
         """No log needs the file any more."""

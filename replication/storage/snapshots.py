@@ -210,6 +210,8 @@ class SnapshotFiles:
             return None
 
     def _read_state(self, row: SnapshotRow, position: int, size_bytes: int) -> bytes:
+        if not size_bytes:
+            return b""  # what stands there is somebody else's
         file = self._disk.open(file_name(row.number))
         try:
             return file.pread(size_bytes, row.state_position + position)

@@ -27,6 +27,7 @@ from replication.storage.life import begin_life
 from replication.storage.log import GroupLog
 from replication.storage.rebuilding import LogBuilder
 from replication.storage.recovery import Found, finish_disk, read_disk
+from replication.storage.restoring import still_damaged
 from replication.storage.segment_files import SegmentFiles
 from replication.storage.settings import StorageSettings
 from replication.storage.snapshots import SnapshotFiles
@@ -134,6 +135,9 @@ class Store:
         finish_disk(self._environment.disk, found)
         builder = LogBuilder(found, self._snapshot_files, self._segment_files, self._new_log)
         builder.build()
+        for log in builder.logs.values():  # the disk may have refused a read once, and not now
+            files = self._segment_files, self._snapshot_files
+            log.damages = [damage for damage in log.damages if still_damaged(log, damage, *files)]
         self._logs.update(builder.logs)
         self._deleted.update(builder.deleted)
         self._touched.update(builder.touched)

@@ -319,6 +319,14 @@ def _confirm_install(group: _Group) -> None:
 
 async def _read_beside(group: _Group, random: Random) -> None:
     """Read something while the history goes on: it is what was written, and live marks are there."""
+    try:
+        await _read_some(group, random)
+    except StorageDamaged:
+        if group.log.damage is None:
+            raise
+
+
+async def _read_some(group: _Group, random: Random) -> None:
     before, live = group.ledger.latest(), sorted(group.machine.live)
     if not before.exists:
         return

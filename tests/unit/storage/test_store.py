@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from replication.machine import Checkpoint, Entry
+from replication.machine import KIND_MEMBERSHIP, Checkpoint, Entry
 from replication.real import real_environment
 from replication.storage.damage import StorageFailed, StorageLocked
 from replication.storage.format import HardState
@@ -196,6 +196,63 @@ async def test_a_failed_sync_ends_everything_and_is_never_tried_again(autojump_c
     refused = [answer for answer in answers if answer is not None]
     assert len(refused) >= 2
     assert answers[-len(refused) :] == refused
+
+
+@pytest.mark.parametrize("fault", [OperationKind.SYNC, OperationKind.WRITE])
+async def test_a_failed_sync_fences_every_group(fault: OperationKind, autojump_clock: MockClock) -> None:
+    disk = new_disk()
+    answers: dict[int, list[Exception | None]] = {group: [] for group in range(1, 6)}
+    ended = trio.Event()
+
+    async def run(store: Store) -> None:
+        with pytest.raises(StorageFailed):
+            await store.run()
+        ended.set()
+
+    async with opened(disk, run=False) as store, trio.open_nursery() as nursery:
+        nursery.start_soon(run, store)
+        for group in answers:
+            await append(store.create(group), [batch(1)])
+        disk.faults = PlannedFaults([Fault(0, FaultKind.IO_ERROR, only=fault, name="wal/0000")])
+        for group, heard in answers.items():  # group 1 is on its way to the disk, the others wait behind it
+            store.log(group).append([batch(2)], None, heard.append)
+            await trio.lowlevel.checkpoint()
+        await ended.wait()
+        operations = disk.operations
+        for group, heard in answers.items():
+            store.log(group).append([batch(3)], HardState(9, 9), heard.append)
+            store.log(group).truncate_after(1, heard.append)
+        store.delete(5, answers[5].append)
+        assert disk.operations == operations
+    for group, heard in answers.items():
+        assert len(heard) == (4 if group == 5 else 3)
+        assert all(isinstance(error, StorageFailed) for error in heard)
+    async with opened(killed(disk)) as store:
+        for group in answers:
+            assert store.log(group).last_index in (1, 2)
+            assert store.log(group).damage is None
+
+
+async def test_entries_of_a_kind_are_found_in_segments_and_memory(autojump_clock: MockClock) -> None:
+    disk, source = new_disk(), Source()
+    async with opened(disk) as store:
+        log = store.create(1)
+        kinds = {4: KIND_MEMBERSHIP, 9: 7, 20: KIND_MEMBERSHIP, 33: KIND_MEMBERSHIP, 34: 7}
+
+        def entry(index: int) -> Entry:
+            return Entry(index, 1, kinds[index], 10 * index, 0, b"x") if index in kinds else batch(index)
+
+        await append(log, [entry(index) for index in range(1, 31)])
+        await log.snapshot_now()
+        await append(log, [entry(index) for index in range(31, 41)])
+        for kind, found in ((KIND_MEMBERSHIP, [4, 20, 33]), (7, [9, 34]), (99, [])):
+            assert [e.index for e in await log.find_kind(kind, 0)] == found
+            assert [e.index for e in await log.find_kind(kind, 20)] == [index for index in found if index > 20]
+        log.attach(source)
+        source.index, source.live = 10, [(0, 10_000)]
+        await log.snapshot_now()
+        assert [e.index for e in await log.find_kind(KIND_MEMBERSHIP, 0)] == [20, 33]
+        assert [e.index for e in await log.find_kind(KIND_MEMBERSHIP, 40)] == []
 
 
 @pytest.mark.parametrize("where", ["wal", "segments", "snapshots"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replication.machine import Entry
+from replication.machine import KIND_MEMBERSHIP, Entry
 from replication.storage.tail import Tail
 from tests.unit.storage.world import batch, batches
 
@@ -117,3 +117,19 @@ def test_a_tail_is_a_list_of_entries_with_a_file_each(steps: list[tuple[str, int
         if model:
             assert tail.from_index(model[0][0].index, 10_000_000) == [entry for entry, _ in model]
             assert tail.from_mark(model[-1][0].mark, 1) == [model[-1][0]]
+
+
+def test_memberships_are_found_without_a_search() -> None:
+    tail = Tail()
+    member = [Entry(index, 1, KIND_MEMBERSHIP, 0, 0, b"") for index in (2, 4, 7)]
+    tail.append([batch(1), member[0], batch(3), member[1]])
+    tail.placed(1, 3)
+    tail.placed(2, 4)
+    tail.append([batch(5), batch(6), member[2]])
+    assert tail.memberships(1) == member
+    assert tail.memberships(3) == member[1:]
+    tail.truncate_after(6)
+    assert tail.memberships(1) == member[:2]
+    tail.placed(2, 6)
+    tail.release(1)
+    assert tail.memberships(1) == member[1:2]
