@@ -79,9 +79,15 @@ class Snapshots(Protocol):
     """What fetches a snapshot from another node."""
 
     async def fetch(
-        self, log: GroupLog, node_id: int, offer: SnapshotOffer, agreed_index: int
+        self,
+        log: GroupLog,
+        node_id: int,
+        offer: SnapshotOffer,
+        agreed_index: int,
+        installed: Callable[[int, bytes], None],
     ) -> tuple[int, bytes]:
-        """(index, state) of a snapshot that is durable in the log now, at or behind the one that was offered.
+        """(index, state) of a snapshot that is durable in the log now, at or behind the one that was offered;
+        `installed` is called with them in the moment in which the log begins with it.
 
         Raises PlaitError when it could not be had; then the log is as it was.
         """
@@ -546,11 +552,14 @@ class Group(Actor):
         try:
             if self._snapshots is None or node_id is None:
                 raise Unavailable("there is nobody to fetch a snapshot from")
-            index, state = await self._snapshots.fetch(self._log, node_id, offer, self._agreed_index())
+            await self._snapshots.fetch(self._log, node_id, offer, self._agreed_index(), self._installed)
         except PlaitError as error:
             _logger.warning("snapshot not installed", group=self.group, error=error.message)
             self._tell_core(RaftCore.install_failed)
             return
+
+    def _installed(self, index: int, state: bytes) -> None:
+        """The log begins with that snapshot from this moment on: nothing may come between it and the core."""
         if self._ended():
             return
         membership, machine_state = unwrap(state)
@@ -559,9 +568,9 @@ class Group(Actor):
             self.applied_index, self._applied_term = index, self._log.snapshot_term
             self._blind = False
             self._raft_log.forget_unapplied()
+        self._tell_core(RaftCore.installed, index, membership)
         if self._log.damage is None:
             self._tell_core(RaftCore.repaired)
-        self._tell_core(RaftCore.installed, index, membership)
 
     def _agreed_index(self) -> int:
         """What the log has up to here is the leader's too."""
