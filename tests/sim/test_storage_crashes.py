@@ -43,6 +43,30 @@ def test_a_short_history_is_crashed_everywhere_in_every_way() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_installs_are_crashed_at_every_call_of_the_disk_in_every_way(seed: int) -> None:
+    """With other entries before, behind and in the place of truncated ones."""
+    append = Step("append", count=4, size_bytes=600)
+    busy = (append, Step("drain"), Step("apply"), replace(append, seed=seed))
+    install = (Step("install", count=3, size_bytes=600, seed=seed), Step("wait", seed=3), Step("wait", seed=3))
+    again = (*install[:1], Step("vote", seed=5), *install[1:], *busy, Step("truncate", count=3), append)
+    steps = (
+        Step("create"),
+        Step("create", seed=1),
+        *busy,
+        *again,
+        *install,
+        append,
+        Step("settle"),
+        Step("drain"),
+    )
+    shape = Shape(wal_file_bytes=32_768, segment_own_bytes=4_096, sector_bytes=512)
+    tally = Tally()
+    crash_everywhere(History(seed, shape, steps), tally, survivals=list(Survival))
+    assert tally.recoveries > 300
+
+
+@pytest.mark.slow
 def test_campaigns_meet_what_they_are_for() -> None:
     tally = Tally()
     for seed in range(100, 110):
@@ -50,6 +74,7 @@ def test_campaigns_meet_what_they_are_for() -> None:
         campaign("rot", seed, tally)
     assert tally.refused > 0, "a failing disk stopped a store"
     assert tally.damaged > 0, "rot was found"
+    assert tally.repaired > 0, "and repaired"
 
 
 @pytest.mark.slow
