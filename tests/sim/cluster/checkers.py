@@ -188,8 +188,6 @@ class GroupChecker:
 _INPUT_STATES = {
     "installed": "snapshot installed",
     "install_failed": "snapshot not had",
-    "found_damage": "damage found",
-    "repaired": "damage repaired",
     "loaded": "follower caught up from disk",
 }
 """Inputs of a core that are states to be reached."""
@@ -227,6 +225,9 @@ class Watch:
         self._last_index = core.log.last_index
         self._memberships = 1
         self._asleep = False
+        self._damaged = core.damaged
+        if core.damaged:
+            reached("damage found")
 
     def __call__(self, name: str, arguments: tuple[object, ...]) -> None:
         """See RaftCore.observer."""
@@ -255,6 +256,9 @@ class Watch:
             self._last_index = core.log.last_index
         if len(core.memberships) != self._memberships:
             self._members(core, name)
+        if core.damaged is not self._damaged:
+            self._damaged = core.damaged
+            self._reached("damage found" if core.damaged else "damage repaired")
         if core.asleep is not self._asleep:
             self._asleep = core.asleep
             self._reached("group slept" if core.asleep else "group woke")

@@ -17,7 +17,7 @@ from tests.sim.cluster.plan import Plan, draw, shrink
 from tests.sim.cluster.runner import Batch, run_batch
 from tests.sim.cluster.sometimes import never
 
-MANY_SEEDS = 200
+MANY_SEEDS = 2_000
 """Seeds from which on a batch must have reached every state that it is to reach."""
 SHOWN_FAILURES = 10
 """Failing seeds that the report tells of."""

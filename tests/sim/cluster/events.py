@@ -70,9 +70,9 @@ def logs_to(events: Events) -> Iterator[None]:
             line["failure"] = f"{type(failure).__name__}: {failure}"
         about = [f"{key}={value}" for key, value in sorted(line.items()) if key != "event"]
         events.note("log", NODE.get() or "-", line["event"], *about)
-        state = LOGGED_STATES.get(str(line["event"]))
-        if state is not None:
-            events.reached(state)
+        for said in (str(line["event"]), str(line.get("code"))):
+            if said in LOGGED_STATES:
+                events.reached(LOGGED_STATES[said])
         raise structlog.DropEvent
 
     before = structlog.get_config()
@@ -83,5 +83,8 @@ def logs_to(events: Events) -> Iterator[None]:
         structlog.configure(**before)
 
 
-LOGGED_STATES = {"a torn write at the end of the log was cut off": "torn tail cut"}
-"""Lines of the log that say that a state was reached."""
+LOGGED_STATES = {
+    "a torn write at the end of the log was cut off": "torn tail cut",
+    "older_life": "older disk refused",
+}
+"""Lines of the log, and codes in them, that say that a state was reached."""

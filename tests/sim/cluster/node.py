@@ -357,7 +357,8 @@ class Life:
         """Replicas end only with their disks: one that failed, or one that lost something."""
         if reason.startswith("the log could not be written"):
             return
-        self.world.events.reached("damage found")
+        lost = "were acknowledged and are not here" in reason
+        self.world.events.reached("older disk found by its leader" if lost else "damage without remedy")
         if not self.box.doubtful:
             self.world.events.break_promise(f"{self.box.name} {member.group.name} was fenced: {reason}")
 

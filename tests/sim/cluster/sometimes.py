@@ -22,6 +22,10 @@ GROUP_STATES = (
     "node stopped by its disk",
     "disk full",
     "older disk refused",
+    "older disk found by its leader",
+    "damage without remedy",
+    "refused for overload",
+    "snapshot not had",
     "group slept",
     "group woke",
     "read answered",
@@ -32,17 +36,6 @@ GROUP_STATES = (
     "node paused while it led",
 )
 """Of the layer of groups."""
-
-
-class Sometimes:
-    """Counts how often each state was reached."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-
-    def reached(self, state: str) -> None:
-        """It was, once more."""
-        self.counts[state] += 1
 
 
 def never(counts: Counter[str], expected: Iterable[str]) -> list[str]:

@@ -182,6 +182,7 @@ def run_plan(plan: Plan, *, trace: bool = False) -> Report:
             world.events.broken.append(failure)
     events = world.events
     events.faults.update(world.weather.struck)
+    events.states["retry was taken for what it was"] += sum(one.doubled for one in world.checkers.values())
     return Report(
         plan.seed,
         events.digest(steps.steps, simulated_s),
