@@ -357,9 +357,9 @@ class Group(Actor):
                 core.step(now_ns, message)
         self._act()
         self._tell_standing()
-        self._apply_committed()
-        self._act()
-        self._tell_standing()
+        if self._apply_committed():
+            self._act()
+            self._tell_standing()
         self._waiting.look(core, self.applied_index)
         self._set_alarm()
 
@@ -442,21 +442,24 @@ class Group(Actor):
         """Tell the state machine what this replica is, before it sees entries of another leader."""
         core = self.core
         assert core is not None, "there is a core from `open` on"
-        now = Standing(core.term, core.role, 0, core.ready)
-        if now == self._told or self.failure:
+        told = self._told
+        same = core.role is told.role and core.term == told.term and core.ready == told.ready
+        if same or self.failure:
             return
-        if self._told.role is Role.LEADER and (now.role is not Role.LEADER or now.term != self._told.term):
+        now = Standing(core.term, core.role, 0, core.ready)
+        if told.role is Role.LEADER and (now.role is not Role.LEADER or now.term != told.term):
             self._waiting.end()
         self._told = now
         self._machine.role_changed(RoleChange(now.term, now.role, now.ready))
 
-    def _apply_committed(self) -> None:
+    def _apply_committed(self) -> bool:
+        """Let the state machine have what is committed; True if it was given something."""
         core = self.core
         assert core is not None, "there is a core from `open` on"
         if self._blind:
             self._raft_log.forget_unapplied()
         if self._catching_up or self._blind or self.applied_index >= core.commit or self.failure:
-            return
+            return False
         entries = self._raft_log.take_unapplied(self.applied_index + 1, core.commit, APPLY_ENTRIES)
         if entries:
             self._apply(entries)
@@ -465,6 +468,7 @@ class Group(Actor):
         else:
             self._catching_up = True
             self._tasks.spawn(f"{self.name}/catch up", self._catch_up)
+        return bool(entries)
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         assert self.core is not None, "there is a core from `open` on"

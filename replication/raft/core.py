@@ -169,6 +169,18 @@ class RaftCore:
         self.down: dict[int, None] = {}
         """Nodes that are silent, as the peer links say."""
 
+        self._begin_with_nothing()
+        elections.wait(self, now_ns, eager=eager)
+
+    def _begin_with_nothing(self) -> None:
+        """What only a leader uses, and what waits for the disk."""
+        self.io = 0
+        """Number of the last write."""
+        self._written: deque[list[int]] = deque()  # [io, last index then, term then], not durable yet
+        self.held: deque[tuple[int, Message]] = deque()
+        """(io, message): it leaves when that write is durable."""
+        self._output = Output()
+        self._standing = Standing(self.term, self.role, 0, ready=False)
         self.progress: dict[int, Progress] = {}
         """The other members, while this replica leads."""
         self.first_of_term = 0
@@ -183,15 +195,6 @@ class RaftCore:
         self.leaving: list[int] = []
         """Replicas that a change under way takes out: they are told when it is committed."""
         self.reads = Reads()
-
-        self.io = 0
-        """Number of the last write."""
-        self._written: deque[list[int]] = deque()  # [io, last index then, term then], not durable yet
-        self.held: deque[tuple[int, Message]] = deque()
-        """(io, message): it leaves when that write is durable."""
-        self._output = Output()
-        self._standing = Standing(self.term, self.role, 0, ready=False)
-        elections.wait(self, now_ns, eager=eager)
 
     # ---- what it is
 

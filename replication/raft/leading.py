@@ -187,6 +187,7 @@ def _heard(core: RaftCore, now_ns: int, progress: Progress) -> None:
     progress.heard_ns = now_ns
     if progress.node in core.down:  # the links were wrong
         del core.down[progress.node]
+        sleeping.stir(core, now_ns)
         restart(core, progress)
 
 
@@ -202,9 +203,11 @@ def _accepted(core: RaftCore, now_ns: int, progress: Progress, answer: AppendAns
     if answer.index > core.log.last_index:
         return  # no append of this term ends there
     news = progress.acknowledged(answer.index, now_ns)
-    if progress.pace is Pace.PROBE or (
-        progress.pace is Pace.SNAPSHOT and progress.match >= core.log.snapshot_index
-    ):
+    if progress.pace is Pace.PROBE:
+        old = 0 < answer.sequence <= progress.paused_sequence
+        if not old or progress.match == core.log.last_index:
+            progress.replicate()
+    elif progress.pace is Pace.SNAPSHOT and progress.match >= core.log.snapshot_index:
         progress.replicate()
     if news:
         advance(core, now_ns)
@@ -220,6 +223,8 @@ def _refused(core: RaftCore, progress: Progress, answer: AppendAnswer) -> None:
             core.send(Lost(core.replica, progress.replica, core.term, progress.match))
         return
     if progress.pace is Pace.REPLICATE:
+        if answer.sequence <= progress.paused_sequence:
+            return
         progress.probe()
     elif progress.pace is not Pace.PROBE or answer.index != progress.next - 1:
         return  # the answer to an older question

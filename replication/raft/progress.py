@@ -36,6 +36,7 @@ class Progress:
         "node",
         "offered_ns",
         "pace",
+        "paused_sequence",
         "probed_ns",
         "read",
         "replica",
@@ -55,6 +56,9 @@ class Progress:
         """Of the last append that was sent."""
         self.confirmed_sequence = 0
         """The last append that was sent before `match` was known: refusals of later ones are news."""
+        self.paused_sequence = 0
+        """The last append before its pace last fell. Answers to what was on its way then do not change the pace:
+        else each refusal in a window would have it sent again."""
         self.window: deque[tuple[int, int]] = deque()  # (last index, bytes) of each append under way
         self.window_bytes = 0
         self.probed_ns: int | None = None
@@ -79,9 +83,7 @@ class Progress:
         """Forget what is under way and find out where it stands."""
         self.pace = Pace.PROBE
         self.next = self.match + 1
-        self._empty_window()
-        self.probed_ns = None
-        self.loading = False
+        self._pause()
 
     def replicate(self) -> None:
         """It answers: send ahead."""
@@ -92,9 +94,7 @@ class Progress:
     def await_snapshot(self) -> None:
         """The log does not reach back to it."""
         self.pace = Pace.SNAPSHOT
-        self._empty_window()
-        self.probed_ns = None
-        self.loading = False
+        self._pause()
 
     def lose(self) -> None:
         """It lost what it had acknowledged."""
@@ -126,6 +126,12 @@ class Progress:
         self.confirmed_sequence = self.sequence
         self.acked_ns = now_ns
         return True
+
+    def _pause(self) -> None:
+        self._empty_window()
+        self.paused_sequence = self.sequence
+        self.probed_ns = None
+        self.loading = False
 
     def _empty_window(self) -> None:
         self.window.clear()

@@ -6,6 +6,7 @@ A short form of scripts/simulate, which runs as many seeds as one likes; here PL
 from __future__ import annotations
 
 import os
+
 import pytest
 
 from tests.sim.cluster.layers import STATES, run_any

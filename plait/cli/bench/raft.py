@@ -33,8 +33,7 @@ def raft(
 ) -> int:
     """Measure replication: three nodes as processes on this machine, against a single node.
 
-    The nodes keep their data in a temporary folder, synced to disk as always; nothing above replication runs. It
-    takes some minutes, and ends everything that it started.
+    The nodes keep their data in a temporary folder, synced to disk as always. It takes some minutes.
 
     Parameters
     ----------
@@ -61,10 +60,9 @@ def raft(
     json
         JSON for programs.
     """
-    parts = [part for given in only or [",".join(PARTS)] for part in given.split(",") if part]
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown or not parts:
-        return usage(f"--only: {', '.join(unknown) or 'nothing'} cannot be measured; choose of {', '.join(PARTS)}")
+    parts = _parts(only)
+    if isinstance(parts, str):
+        return usage(parts)
     if min(rounds, batches, singles, groups, idle_s, start_groups, kills) <= 0:
         return usage("sizes must be greater than 0")
     from plait.cli.bench.raft_suite import RaftSuite, Sizes
@@ -78,10 +76,23 @@ def raft(
         return _measure(RaftSuite(folder, sizes, profile), parts, figures)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if figures and json:
-            print_json(as_json(figures))
-        elif figures:
-            show(figures)
+        _show(figures, json)
+
+
+def _parts(only: list[str] | None) -> list[str] | str:
+    """What is to be measured, or what is wrong with what was asked for."""
+    parts = [part for given in only or [",".join(PARTS)] for part in given.split(",") if part]
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown or not parts:
+        return f"--only: {', '.join(unknown) or 'nothing'} cannot be measured; choose of {', '.join(PARTS)}"
+    return parts
+
+
+def _show(figures: list[Figure], as_data: bool) -> None:
+    if figures and as_data:
+        print_json(as_json(figures))
+    elif figures:
+        show(figures)
 
 
 def _measure(suite: object, parts: list[str], figures: list[Figure]) -> int:

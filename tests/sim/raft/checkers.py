@@ -1,7 +1,8 @@
 """What must hold of a group whatever happens, looked at from outside after every input of every core.
 
 The checkers keep their own account of votes, terms, writers, commits and memberships, made of what replicas wrote
-and sent, and never ask a core for its opinion where the facts can be had elsewhere. The properties are those of the
+and sent, and never ask a core for its opinion where the facts can be had elsewhere. The properties are those of
+the
 Raft papers (Ongaro and Ousterhout 2014, figure 3; Ongaro's dissertation, chapters 3, 4 and 6), and the rules that
 replication/raft/core.py promises.
 """
@@ -21,8 +22,8 @@ from replication.raft.messages import (
     AppendAnswer,
     Beat,
     Message,
-    SnapshotOffer,
     Sleep,
+    SnapshotOffer,
     TimeoutNow,
     VoteAnswer,
     VoteRequest,
@@ -93,7 +94,8 @@ class Checkers:
     def _membership_step(
         self, log: MemoryLog, members: tuple[int, Membership], entry: Entry
     ) -> tuple[int, Membership]:
-        """Dissertation 4.3: the joint step between any two sets of voters, one change at a time. The next members."""
+        """Dissertation 4.3: the joint step between any two sets of voters, one change at a time. The next
+        members."""
         (at, before), after = members, decode_membership(entry.payload)
         if before.joint:
             legal = after == before.left()

@@ -90,7 +90,8 @@ class Cluster:
             self.after(replica)
 
     def install(self, replica: Replica, offer: SnapshotOffer) -> bool:
-        """The snapshot was fetched from the leader that offered it, if that still can be; True if it stands here."""
+        """The snapshot was fetched from the leader that offered it, if that still can be; True if it stands
+        here."""
         core, source = replica.core, self.replicas.get(offer.source)
         if core is None:
             return False

@@ -1,6 +1,7 @@
 """A group's log in memory, with a disk that is slower than it: what a crash leaves is what had been synced.
 
-    append, truncate_after ──> seen at once ──> pending ──(sync_one, in order)──> durable ──(crash)──> all that is left
+    append, truncate_after ──> seen at once ──> pending ──(sync_one, in order)──> durable ──(crash)──> all that
+    is left
 
 It decodes memberships by itself, so that a core's idea of who belongs to the group can be held against it.
 """

@@ -1,6 +1,7 @@
 """One replica under test: a core, its log, and as much of a state machine as shows what was applied.
 
-A crash takes the core and what was not durable; `start` makes another core of what is left. What was under way for a
+A crash takes the core and what was not durable; `start` makes another core of what is left. What was under way
+for a
 former life must not reach the next one: whatever is scheduled says for which `life` it is.
 """
 

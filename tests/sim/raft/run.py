@@ -114,7 +114,8 @@ def figures(replica: Replica) -> str:
     ]
     return (
         f"  {replica.id}: {core.candidate or core.role.value} of {core.term} (leader {core.leader}), log"
-        f" {log.snapshot_index}..{log.last_index}/{log.last_term}, commit {core.commit}, applied {replica.applied},"
+        f" {log.snapshot_index}..{log.last_index}/{log.last_term}, commit {core.commit}, applied"
+        f" {replica.applied},"
         f" members {sorted(core.membership.voters)} {sorted(core.membership.outgoing)}"
         f" {sorted(core.membership.learners)}{' asleep' * core.asleep}{' damaged' * core.damaged}"
         f"{' removed' * core.removed}{' installing' * (core.installing is not None)}; {', '.join(followers)}"

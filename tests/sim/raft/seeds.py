@@ -82,7 +82,8 @@ def main() -> int:
     for name, count in sorted(tally.sometimes.items()):
         print(f"  {name:<40}{count:>10}")
     print(
-        f"{tally.runs} runs, {tally.simulated_ns / 1e9:.0f} simulated seconds, {tally.inputs} inputs in {took_s:.0f} s"
+        f"{tally.runs} runs, {tally.simulated_ns / 1e9:.0f} simulated seconds, {tally.inputs} inputs in"
+        f" {took_s:.0f} s"
         f" ({tally.inputs / took_s:.0f}/s), digest {tally.digest:x}, {len(tally.broken)} broken"
         f" {dict(Counter(tally.checks.values()))}"
     )

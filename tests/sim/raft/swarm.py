@@ -1,4 +1,5 @@
-"""What one seed's world is like: every seed draws which faults there are and how bad, so that a batch of seeds meets
+"""What one seed's world is like: every seed draws which faults there are and how bad, so that a batch of seeds
+meets
 mixtures that no average one would (Groce and others, "Swarm testing", 2012)."""
 
 from __future__ import annotations

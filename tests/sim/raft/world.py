@@ -4,7 +4,8 @@
       ^                                                  ├─ writes ────> synced later, in order
       └──────────────── new events ──────────────────────┴─ commits ───> applied later
 
-A run has two phases: faults, in which nothing wrong may happen; then all is healed, and everything must get done: a
+A run has two phases: faults, in which nothing wrong may happen; then all is healed, and everything must get
+done: a
 leader, all proposals and reads, equal replicas, and at the end sleep, in which nothing happens at all.
 """
 

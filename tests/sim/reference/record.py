@@ -96,9 +96,7 @@ class Recorder:
         self._writes.setdefault(core.replica, []).clear()
         memberships = tuple((index, self._bytes(membership)) for index, membership in core.memberships)
         state = self._state(core, log)
-        self.events.append(
-            Started(self._clock(), core.replica, listing(log, vote), memberships, state)
-        )
+        self.events.append(Started(self._clock(), core.replica, listing(log, vote), memberships, state))
         core.observer = lambda name, arguments: self._observed(core, log, name, arguments)
 
     def asked(self, core: Any, ticket: int) -> None:
@@ -130,9 +128,7 @@ class Recorder:
         given = tuple(_argument(each) for each in arguments)
         state = self._state(core, log)
         whole = listing(log, Vote(core.term, core.vote)) if name == "installed" else None
-        self.events.append(
-            Input(self._clock(), core.replica, name, given, tuple(writes), state, whole)
-        )
+        self.events.append(Input(self._clock(), core.replica, name, given, tuple(writes), state, whole))
         writes.clear()
 
     def _state(self, core: Any, log: Log) -> State:

@@ -148,7 +148,7 @@ def _offer(group: Group, replica: Replica, number: int, message: messages.Snapsh
 def _timeout_now(group: Group, replica: Replica, number: int, message: messages.TimeoutNow) -> None:
     reign = _leading(group, replica, message)
     acked = reign.acked.get(message.target, 0)
-    # a leader that has just been taken out must go, whoever has its last entries; the choice is only about speed then
+    # a leader that was just taken out must go, whoever has its last entries: whom it names is about speed only
     leads = replica.state.role == "leader" and replica.state.term == message.term
     needed = reign.log.last_index if leads else min(replica.state.commit, reign.log.last_index)
     if acked < needed or not replica.membership.is_voter(message.target):

@@ -132,15 +132,16 @@ def term(step: Step) -> None:
     elif after.term != carried:
         found = f"from {before.term} to {after.term} in {step.event.name}, where no message has that term"
         raise Broken("a term rises for a reason", "figure 2, All Servers and Candidates", found)
-    elif isinstance(step.message, VoteRequest):
-        _not_deaf(step, step.message)
-
-
-def _not_deaf(step: Step, request: VoteRequest) -> None:
-    silence = step.event.time_ns - step.replica.heard_ns
-    if step.before.leader and not request.transfer and silence < step.rules.deaf_ns:
-        found = f"it heard replica {step.before.leader} {silence / 1e6:.3f} ms ago, and heeds {request}"
+    elif isinstance(step.message, VoteRequest) and _deaf(step, step.message):
+        found = f"its leader is {before.leader}, and it heeds {step.message}"
         raise Broken("who hears a leader heeds no candidate", "dissertation 4.2.3", found)
+
+
+def _deaf(step: Step, request: VoteRequest) -> bool:
+    """It hears its leader, so candidates are none of its business, except that leader itself, come back."""
+    silence_ns = step.event.time_ns - step.replica.heard_ns
+    ignores = step.before.leader not in (0, request.source, step.replica.id) and not request.transfer
+    return ignores and silence_ns < step.rules.deaf_ns
 
 
 def vote(step: Step) -> None:
@@ -189,7 +190,8 @@ def candidacy(step: Step) -> None:
     request = step.message
     if isinstance(request, VoteRequest) and request.pre and before.role != LEADER and request.term >= after.term:
         newer = (request.last_term, request.last_index) >= (replica.log.last_term, replica.log.last_index)
-        if newer and (request.term > after.term or after.vote in (0, request.source)):
+        free = request.term > after.term or after.vote in (0, request.source)
+        if newer and free and not _deaf(step, request):
             replica.grants.add((request.term, request.source))
 
 
@@ -351,7 +353,7 @@ def _install(step: Step) -> None:
         found = f"{listing}, not {replica.log.base} and {replica.log.behind}"
         raise Broken("a snapshot replaces what it covers", "figure 13, receivers 6 and 7", found)
     term = step.before.term
-    # it may have come from the leader of an earlier term: the present one has all that was committed before (5.4.3)
+    # it may be from the leader of an earlier term: the present one has all that was committed before (5.4.3)
     if term in group.reigns and group.agrees(group.reign(term), replica.log, index):
         replica.matched[term] = max(replica.matched.get(term, 0), index)
 
