@@ -202,8 +202,9 @@ class Life:
         if step.action in ("append", "vote", "settle", "settle_all"):
             self._append(step, group, random)
         elif step.action == "install":
-            group.installing = True
-            self._readers.start_soon(self._install, group, random)
+            if group.ledger.installing is None:
+                group.installing = True
+                self._readers.start_soon(self._install, group, random)
         elif step.action == "apply":
             self._apply(group)
         elif step.action == "retain":
@@ -281,7 +282,6 @@ class Life:
         def effective() -> None:
             if not group.ledger.latest().exists:
                 return  # deleted meanwhile, which a crash may undo: then the log is the new one
-            group.ledger.installing = None
             group.machine = leader
             group.new_term = True
             group.truncations += 1
@@ -312,9 +312,11 @@ class Life:
 
 
 def _confirm_install(group: _Group) -> None:
-    """An install is durable when it takes effect; it counts as confirmed when everything before it is."""
+    """An install is durable when it takes effect; it counts as confirmed when everything before it is: a vote that
+    was told before it may come to the disk behind it."""
     if group.waiting and group.waiting[0] == group.installed:
         group.ledger.confirm(group.waiting.popleft())
+        group.ledger.installing = None
 
 
 async def _read_beside(group: _Group, random: Random) -> None:
