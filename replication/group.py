@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import structlog
 import trio
 
-from plait.wire.errors import NotLeader, PlaitError, StorageDamaged, Unavailable
+from plait.wire.errors import NotLeader, PlaitError, StorageDamaged, StorageFull, Unavailable
 from replication.actor import Actor, Host, Promise, rejected
 from replication.environment import Tasks
 from replication.machine import (
@@ -38,7 +38,7 @@ from replication.raft.messages import Message, SnapshotOffer
 from replication.raft.output import Standing
 from replication.raft.settings import RaftSettings
 from replication.replica_log import ReplicaLog
-from replication.storage.damage import Damage
+from replication.storage.damage import Damage, StorageFailed
 from replication.storage.log import GroupLog, HardState
 from replication.waiting import Waiting
 
@@ -135,6 +135,7 @@ class Group(Actor):
         self._nodes: dict[int, int] = {}  # of replicas that it may speak to
         self._told = Standing(0, Role.FOLLOWER, 0, ready=False)
         self._catching_up = False
+        self._checkpointing = False
         self._blind = False  # the state machine has no state: a snapshot could not be read
         self._slept = False  # as the links were told
         self._campaigns = False  # it has a place among those that campaign, or stands in line for one
@@ -148,6 +149,7 @@ class Group(Actor):
         replica that cannot serve under its id is fenced.
         """
         try:
+            self._check_damage()
             memberships = await self._recover(initial)
         except StorageDamaged as error:
             self.fence(error.message)
@@ -169,6 +171,10 @@ class Group(Actor):
             eager=eager,
         )
         self._learn_nodes(self.core.membership)
+        known = self.membership if memberships else initial
+        if self._log.damage is not None and known is not None and list(known.members()) == [self.replica]:
+            self.fence(self._log.damage.error(self.group).message)
+            return
         self._log.on_damage = self._damaged
         self._log.attach(self)
         self.post(_TICK)
@@ -422,6 +428,9 @@ class Group(Actor):
             self._tasks.spawn(f"{self.name}/load", self._load, replica, first_index)
         if output.install is not None:
             self._tasks.spawn(f"{self.name}/install", self._install, output.install)
+        if output.checkpoint and not self._checkpointing:
+            self._checkpointing = True
+            self._tasks.spawn(f"{self.name}/checkpoint", self._checkpoint_now)
         self._waiting.reads_settled(output, self.applied_index)
         self._tell_links()
         timeless = self.alarm_ns is None and not self._in_line and core.next_deadline_ns() is not None
@@ -492,11 +501,24 @@ class Group(Actor):
 
     # ---- what takes time
 
+    def _check_damage(self) -> None:
+        """Raises StorageDamaged where the replica may have promised something that its disk forgot."""
+        for damage in self._log.damages:
+            if damage.lost:
+                error = damage.error(self.group)
+                error.message = f"{error.message}; the replica has to be replaced under a new id"
+                raise error
+
     async def _recover(self, initial: Membership | None) -> list[tuple[int, Membership]]:
         """The state machine as of the snapshot; all memberships in force since."""
         log = self._log
         memberships: list[tuple[int, Membership]] = []
-        snapshot = await log.load_snapshot()
+        try:
+            snapshot = await log.load_snapshot()
+        except StorageDamaged:
+            if self._links is None:
+                raise
+            snapshot, self._blind = None, True  # the leader has another one
         if snapshot is not None:
             index, self._applied_term, state = snapshot
             membership, machine_state = unwrap(state)
@@ -505,7 +527,7 @@ class Group(Actor):
             memberships.append((index, membership))
         if log.last_index == 0 and initial is not None:
             self._found(initial)
-        await log.replay(log.snapshot_index, lambda entries: memberships.extend(_memberships_in(entries)))
+        memberships += [(entry.index, decode_membership(entry.payload)) for entry in await log.memberships()]
         return memberships
 
     def _found(self, initial: Membership) -> None:
@@ -576,6 +598,15 @@ class Group(Actor):
         if self._log.damage is None:
             self._tell_core(RaftCore.repaired)
 
+    async def _checkpoint_now(self) -> None:
+        """Have the log make a newer snapshot, for a follower whose storage is damaged."""
+        try:
+            await self._log.snapshot_now()
+        except (StorageFull, StorageFailed) as error:  # the core asks again; or the node ends
+            _logger.warning("no snapshot for a damaged replica", group=self.group, error=str(error))
+        finally:
+            self._checkpointing = False
+
     def _agreed_index(self) -> int:
         """What the log has up to here is the leader's too."""
         return self.core.commit if self.core is not None else 0
@@ -591,8 +622,7 @@ class Group(Actor):
         return self.stopped or bool(self.failure)
 
     def _is_alone(self) -> bool:
-        members = self.membership.members()
-        return not members or list(members) == [self.replica]
+        return self._links is None or list(self.membership.members()) == [self.replica]
 
     def _damaged(self, damage: Damage) -> None:
         """The storage found damage while it runs."""
@@ -603,7 +633,3 @@ class Group(Actor):
 
 
 _OWN_KINDS = (KIND_NOOP, KIND_MEMBERSHIP)
-
-
-def _memberships_in(entries: Sequence[Entry]) -> list[tuple[int, Membership]]:
-    return [(entry.index, decode_membership(entry.payload)) for entry in entries if entry.kind == KIND_MEMBERSHIP]

@@ -143,8 +143,11 @@ class Peers:
     # groups
 
     def add(self, member: GroupMember) -> None:
-        """Messages for the group go to this member from now on; it asks `is_up` for how things stand now."""
+        """Messages for the group go to this member from now on, and it is told which nodes are silent now."""
         self._members[member.group] = member
+        for node, link in self._links.items():
+            if not link.up:
+                member.node_down(node)
 
     def remove(self, group: int) -> None:
         """The group has no replica here any more."""

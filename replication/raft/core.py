@@ -382,9 +382,11 @@ class RaftCore:
 
     @_input
     def found_damage(self, now_ns: int) -> None:
-        """Some of the log cannot be read any more: hand over if it leads, and do not campaign."""
+        """Some of the log is unreadable: a leader hands over, others tell theirs, and nobody campaigns."""
         self.damaged = True
-        sleeping.stir(self, now_ns)
+        if self.role is not Role.FENCED:
+            sleeping.stir(self, now_ns)
+            following.report(self)
 
     @_input
     def repaired(self, now_ns: int) -> None:
@@ -392,6 +394,7 @@ class RaftCore:
         self.damaged = False
         if self.role is Role.FOLLOWER and self.election_ns is None and not self.asleep:
             elections.wait(self, now_ns)
+        following.report(self)
 
     @_input
     def fence(self, now_ns: int, reason: str) -> None:

@@ -39,7 +39,7 @@ def on_append(core: RaftCore, now_ns: int, append: Append) -> None:
     elif core.log.term_at(append.previous_index) != append.previous_term:
         _refuse(core, append)
         return
-    if entries and not _take_over(core, now_ns, entries):
+    if entries and not _take_over(core, now_ns, append, entries):
         return
     if append.commit > core.commit:
         core.committed(max(core.commit, min(append.commit, last)))
@@ -63,6 +63,9 @@ def on_snapshot_offer(core: RaftCore, now_ns: int, offer: SnapshotOffer) -> None
     if core.installing is not None:
         return
     known = offer.index <= core.commit or core.log.term_at(offer.index) == offer.index_term
+    if core.damaged and offer.index < core.log.snapshot_index:
+        report(core)  # of no use here: the leader is to make a newer one
+        return
     if core.damaged or not known:
         core.installing = offer
         core.output.install = offer
@@ -87,8 +90,14 @@ def installed(core: RaftCore, now_ns: int, index: int, membership: Membership) -
     changes.effective(core, now_ns)
     if core.election_ns is None and not core.asleep and core.role is Role.FOLLOWER:
         elections.wait(core, now_ns)
-    if core.leader not in (0, core.replica):
-        core.send_durable(AppendAnswer(core.replica, core.leader, core.term, 0, True, index, 0, 0, core.damaged))
+    report(core)
+
+
+def report(core: RaftCore) -> None:
+    """Tell the leader unasked what is here for certain, and whether storage is damaged."""
+    if core.role is Role.FOLLOWER and core.leader not in (0, core.replica) and core.installing is None:
+        answer = AppendAnswer(core.replica, core.leader, core.term, 0, True, core.commit, 0, 0, core.damaged)
+        core.send_durable(answer)
 
 
 def on_timeout_now(core: RaftCore, now_ns: int, request: TimeoutNow) -> None:
@@ -121,23 +130,28 @@ def hear(core: RaftCore, now_ns: int, leader: int) -> bool:
     return True
 
 
-def _take_over(core: RaftCore, now_ns: int, entries: Sequence[Entry]) -> bool:
+def _take_over(core: RaftCore, now_ns: int, append: Append, entries: Sequence[Entry]) -> bool:
     """Make the log agree with these entries. False: it cannot be."""
     log = core.log
-    first = entries[0].index
-    if first <= log.last_index:
-        known = 0
-        for entry in entries:
-            if entry.index > log.last_index:
-                break
-            if log.term_at(entry.index) != entry.term:
-                if entry.index <= core.commit:
-                    core.fence(now_ns, f"the leader contradicts entry {entry.index}, which is committed")
-                    return False
-                core.truncate_after(entry.index - 1)
-                break
-            known += 1
-        entries = entries[known:]
+    known = 0  # entries that are here
+    for at, entry in enumerate(entries):
+        if entry.index > log.last_index:
+            break
+        term = log.term_at(entry.index)
+        if term == entry.term:
+            known = at + 1  # and all before it, by the matching of logs
+        elif term is not None:
+            if known < at:
+                break  # damage hides where they part
+            if entry.index <= core.commit:
+                core.fence(now_ns, f"the leader contradicts entry {entry.index}, which is committed")
+                return False
+            core.truncate_after(entry.index - 1)
+            break
+    entries = entries[known:]
+    if entries and entries[0].index <= log.last_index:
+        _refuse(core, append)  # what was acknowledged may stand behind the damage: nothing is cut off
+        return False
     if entries:
         core.write(entries)
         changes.appended(core, now_ns, entries)

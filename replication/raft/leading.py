@@ -139,6 +139,8 @@ def loaded(core: RaftCore, now_ns: int, progress: Progress, first_index: int, en
     wanted = progress.next == first_index and progress.pace in (Pace.PROBE, Pace.REPLICATE)
     if wanted and entries and core.log.term_at(entries[-1].index) == entries[-1].term:
         _append_to(core, now_ns, progress, entries, _size_of(entries))
+    elif wanted and not entries and first_index > core.log.snapshot_index:
+        pause(core, progress)  # damaged, it seems: not to be asked for again at once
 
 
 def on_append_answer(core: RaftCore, now_ns: int, answer: AppendAnswer) -> None:
@@ -148,6 +150,8 @@ def on_append_answer(core: RaftCore, now_ns: int, answer: AppendAnswer) -> None:
         return
     _heard(core, now_ns, progress)
     core.dirty = True
+    if answer.damaged and (not progress.damaged or answer.sequence == 0):
+        progress.damaged_until = core.commit
     progress.damaged = answer.damaged
     if answer.success:
         _accepted(core, now_ns, progress, answer)
@@ -228,9 +232,10 @@ def _refused(core: RaftCore, progress: Progress, answer: AppendAnswer) -> None:
         progress.probe()
     elif progress.pace is not Pace.PROBE or answer.index != progress.next - 1:
         return  # the answer to an older question
-    progress.probed_ns = None
     agree = last_agreeing(core.log, min(answer.hint_index, core.log.last_index), answer.hint_term)
     progress.next = max(agree, progress.match) + 1
+    same = progress.next == answer.index + 1  # it cannot tell, being damaged: the same question can wait
+    progress.probed_ns = core.now_ns if same else None
 
 
 def _look_after(core: RaftCore, now_ns: int, progress: Progress) -> None:
@@ -246,13 +251,17 @@ def _look_after(core: RaftCore, now_ns: int, progress: Progress) -> None:
         progress.probed_ns = None
         progress.loading = False
         core.dirty = True
-    if (
-        progress.damaged
-        and core.log.snapshot_index
-        and (progress.offered_ns is None or progress.offered_ns <= late)
-    ):
-        progress.offered_ns = now_ns
+    if progress.damaged and (progress.offered_ns is None or progress.offered_ns <= late):
+        _repair(core, progress)
+
+
+def _repair(core: RaftCore, progress: Progress) -> None:
+    """Offer a snapshot that covers all that the follower can have damaged when it said so; make one if need be."""
+    if core.log.snapshot_index >= max(progress.damaged_until, 1):
+        progress.offered_ns = core.now_ns
         _send_offer(core, progress)
+    elif core.applied_index >= max(progress.damaged_until, 1):
+        core.output.checkpoint = True
 
 
 _Run = tuple[Sequence[Entry], int]

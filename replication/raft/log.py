@@ -45,7 +45,7 @@ class Log(Protocol):
         """The last mark that an entry covers."""
 
     def term_at(self, index: int) -> int | None:
-        """From the snapshot's index to the last one; None for any other."""
+        """From the snapshot's index to the last one; None for any other, and where damage hides what is there."""
 
     def cached(self, first_index: int, max_bytes: int) -> list[Entry] | None:
         """Entries from `first_index` on, without gaps, up to `max_bytes` but at least one; None: not in memory."""
@@ -58,13 +58,15 @@ class Log(Protocol):
 
 
 def last_agreeing(log: Log, index: int, term: int) -> int:
-    """The last entry at or before `index` whose term is not above `term`: two logs may agree up to there.
+    """The last entry at or before `index` with a term, known, not above `term`: two logs may agree up to there.
 
     Stops early after WALK_ENTRIES, or at the snapshot.
     """
     for _ in range(WALK_ENTRIES):
+        if index <= log.snapshot_index:
+            break
         found = log.term_at(index)
-        if found is None or found <= term:
+        if found is not None and found <= term:
             break
         index -= 1
     return index

@@ -33,6 +33,8 @@ class Output:
     """(replica, first index): entries for a follower that are not in memory; read and call `loaded`."""
     install: SnapshotOffer | None = None
     """Fetch that snapshot, install it, call `installed` (or `install_failed`)."""
+    checkpoint: bool = False
+    """A follower whose storage is damaged waits for a newer snapshot: have one made of what is applied."""
     commit: int = 0
     """Entries up to here are committed; apply them and call `applied`."""
     reads: list[tuple[int, int]] = field(default_factory=list)

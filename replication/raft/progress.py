@@ -29,6 +29,7 @@ class Progress:
         "asleep",
         "confirmed_sequence",
         "damaged",
+        "damaged_until",
         "heard_ns",
         "loading",
         "match",
@@ -76,6 +77,8 @@ class Progress:
         """It agreed to sleep."""
         self.damaged = False
         """It asks for a snapshot because its storage is damaged; it goes on following."""
+        self.damaged_until = 0
+        """A snapshot at this index or behind it covers the damage that is known, but for what is not committed."""
         self.offered_ns: int | None = None
         """When a snapshot was last offered for that reason."""
 

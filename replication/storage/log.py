@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from plait.wire.errors import StorageDamaged
 from replication.environment import Clock
 from replication.machine import KIND_MEMBERSHIP, Checkpoint, Entry, Range
 from replication.storage.damage import Damage, DamageKind, kind_of
@@ -304,32 +305,24 @@ class GroupLog:
                 self._check_marks()
                 return self._wanted(read, stretch.valid_mark + 1, skip)
 
-    async def find_kind(self, kind: int, after_index: int) -> list[Entry]:
-        """The entries of that kind behind `after_index` and behind the snapshot, by rising index.
+    async def memberships(self) -> list[Entry]:
+        """The entries of KIND_MEMBERSHIP behind the snapshot, by rising index, but for those that are damaged.
 
-        What is in segments is read, in slices. Raises StorageDamaged.
+        What is in segments is read, in slices.
         """
         found: list[Entry] = []
-        index = max(after_index, self.snapshot_index) + 1
-        for damage in self.damages:
-            if damage.first_index <= self.last_index and damage.last_index >= index:
-                raise damage.error(self.group)
+        index = self.snapshot_index + 1
         while index <= self.last_index and index < self._first_in_memory():
-            entries = await self.read(index, REPLAY_BYTES)
-            if not entries:
-                raise self._nowhere(index).error(self.group)
-            found += [entry for entry in entries if entry.kind == kind]
-            index = entries[-1].index + 1
+            try:
+                entries = await self.read(index, REPLAY_BYTES)
+            except StorageDamaged:
+                index = 1 + max(each.last_index for each in self.damages if each.first_index <= index)
+                continue
+            found += [entry for entry in entries if entry.kind == KIND_MEMBERSHIP]
+            index = entries[-1].index + 1 if entries else self._first_in_memory()
             await trio.lowlevel.checkpoint()
-        if kind == KIND_MEMBERSHIP:
-            return found + self.tail.memberships(index)
-        while index <= self.last_index:
-            entries = self.tail.from_index(index, REPLAY_BYTES) or []
-            if not entries:
-                raise self._nowhere(index).error(self.group)
-            found += [entry for entry in entries if entry.kind == kind]
-            index = entries[-1].index + 1
-            await trio.lowlevel.checkpoint()
+        for entry in self.tail.memberships(index):
+            found += self._sound([entry])
         return found
 
     async def load_snapshot(self) -> tuple[int, int, bytes] | None:

@@ -68,6 +68,8 @@ class Cluster:
             self.sync_soon(replica)
 
     def _rarely(self, replica: Replica, out: Output) -> None:
+        if out.checkpoint:
+            self.compact(replica)
         for target, first_index in out.wanted:
             self.load_soon(replica, target, first_index)
         if out.install is not None:
