@@ -38,7 +38,7 @@ class Ending:
     async def run(self) -> None:
         """Heal, wait, judge."""
         world = self._world
-        self._heal()
+        world.heal()
         live_s = LIVE_S + LIVE_ELECTIONS * world.plan.shape.election_ms / 1_000
         with trio.move_on_after(live_s) as limit:
             await self._answered.wait()
@@ -57,15 +57,6 @@ class Ending:
         else:
             await trio.sleep(0.5)
         self._judge()
-
-    def _heal(self) -> None:
-        world = self._world
-        world.events.note("heal")
-        world.weather.clear()
-        world.internet.heal()
-        for box in world.boxes:
-            box.heal()
-        world.healed.set()
 
     async def _until(self, true: Callable[[], bool]) -> None:
         while not true():  # noqa: ASYNC110 - many things must have come true at once, and none of them tells

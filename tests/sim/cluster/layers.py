@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from tests.sim.cluster.cluster import Report
 from tests.sim.cluster.plan import Plan, draw
+from tests.sim.cluster.runs import run_plan
 from tests.sim.cluster.sometimes import GROUP_STATES
-from tests.sim.cluster.world import Report, run_plan
+from tests.sim.cluster.world import World
 
 LAYERS = ("groups",)
 """What scripts/simulate knows."""
@@ -20,5 +22,5 @@ def run_layer(layer: str, seed: int) -> Report:
 def run_any(plan: Plan, *, trace: bool = False) -> Report:
     """A plan of whatever layer."""
     if plan.layer == "groups":
-        return run_plan(plan, trace=trace)
+        return run_plan(World, plan, trace=trace)
     raise ValueError(f"there is no layer called {plan.layer!r}: {', '.join(LAYERS)}")

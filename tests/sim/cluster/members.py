@@ -18,7 +18,8 @@ from replication.raft.membership import Membership
 from tests.sim.cluster.member import Member
 
 if TYPE_CHECKING:
-    from tests.sim.cluster.node import Box
+    from tests.sim.cluster.box import Box
+    from tests.sim.cluster.node import GroupBox
     from tests.sim.cluster.world import World
 
 LOOK_S = 0.15
@@ -32,7 +33,7 @@ class Members:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.wanted: dict[int, list[Box]] = {}
+        self.wanted: dict[int, list[GroupBox]] = {}
         """By group, the boxes that are to have a voter."""
         self.gone: dict[tuple[int, int], None] = {}
         """(group, replica) that must not come back: removed, or its disk is lost."""
@@ -41,7 +42,7 @@ class Members:
         self._next: dict[int, int] = {}
         self._ids: dict[tuple[int, str, int], int] = {}  # (group, box, node id): the replica that is to be there
 
-    def found(self, group: int, boxes: list[Box]) -> Membership:
+    def found(self, group: int, boxes: list[GroupBox]) -> Membership:
         """The first members of a group."""
         self.wanted[group] = boxes
         self._next[group] = len(boxes) + 1
@@ -114,7 +115,7 @@ class Members:
         if outcome != "unavailable":
             events.note("members", f"group={group}", f"voters={voters}", f"learners={learners}", outcome)
 
-    async def _install(self, group: int, replica: int, box: Box) -> bool:
+    async def _install(self, group: int, replica: int, box: GroupBox) -> bool:
         """See that a replica is on its node; False: not now."""
         life = box.life
         if life is None or not life.started or self._world.gate.is_paused(box.name):
@@ -144,7 +145,7 @@ class Members:
         leader = self.leader(group)
         return leader.group.membership.members() if leader is not None else {}
 
-    def _id(self, group: int, box: Box) -> int:
+    def _id(self, group: int, box: GroupBox) -> int:
         """The replica of a group that is to be on a box: a new one for a box that lost what it had."""
         key = group, box.name, box.node_id
         replica = self._ids.get(key)
@@ -157,7 +158,7 @@ class Members:
             self._next[group] += 1
         return replica
 
-    def lose(self, box: Box) -> None:
+    def lose(self, box: GroupBox) -> None:
         """The replicas of a box are gone with its disk."""
         for (group, name, _), replica in list(self._ids.items()):
             if name == box.name:

@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from plait.wire.errors import NotLeader, Overloaded, PlaitError
-from replication.actor import Promise
-from tests.sim.cluster.checkers import GroupChecker, Operation
 from tests.sim.cluster.plan import PlannedFault
 from tests.sim.cluster.weather import Conditions
 from tests.sim.crash import Survival
@@ -22,21 +19,15 @@ from tests.sim.disk import CAPACITY_BYTES
 from tests.sim.faults import FaultKind, OperationKind
 
 if TYPE_CHECKING:
-    from tests.sim.cluster.node import Box
-    from tests.sim.cluster.world import World
-
-BURST = 25
-"""Operations that come at once in a burst."""
-BURST_CLIENT = 1_000
-"""Number of the first client of a burst; each has one operation."""
+    from tests.sim.cluster.box import Box
+    from tests.sim.cluster.cluster import Cluster
 
 
 class Nemesis:
     """Of one run."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Cluster) -> None:
         self._world = world
-        self._bursts = 0
         self._kinds: dict[str, Callable[[PlannedFault, Random], bool]] = {
             "lossy": self._lossy,
             "slow links": self._slow_links,
@@ -58,13 +49,6 @@ class Nemesis:
             "rot": self._rot,
             "lost write": self._lost_write,
             "misdirected write": self._misdirected_write,
-            "old disk": self._old_disk,
-            "empty disk": self._empty_disk,
-            "move": self._move,
-            "grow": self._grow,
-            "shrink": self._shrink,
-            "transfer": self._transfer,
-            "burst": self._burst,
         }
 
     async def run(self) -> None:
@@ -77,14 +61,12 @@ class Nemesis:
         await trio.sleep_until(world.plan.shape.safety_ms / 1_000)
 
     def _box(self, number: int) -> Box:
-        return self._world.boxes[number % len(self._world.boxes)]
+        return self._world.machines[number % len(self._world.machines)]
 
     def _victim(self, fault: PlannedFault) -> Box:
         """Half of the time a leader: there a fault hurts most."""
         if fault.draw % 2:
-            groups = sorted(self._world.checkers)
-            leader = self._world.members.leader(groups[fault.other % len(groups)])
-            box = self._world.box_of(leader) if leader is not None else None
+            box = self._world.leader_box(fault.other)
             if box is not None:
                 return box
         return self._box(fault.node)
@@ -116,7 +98,7 @@ class Nemesis:
 
     def _weather(self, fault: PlannedFault, conditions: Conditions, random: Random) -> None:
         """On all links of a node, or on all there are, in one direction or both."""
-        names = [box.name for box in self._world.boxes]
+        names = [box.name for box in self._world.machines]
         centre, there, back = self._box(fault.node).name, random.random() < 0.8, random.random() < 0.8
         everywhere = random.random() < 0.5
         links = [
@@ -142,7 +124,7 @@ class Nemesis:
 
     def _partition(self, fault: PlannedFault, random: Random) -> bool:
         """Some nodes here, the others there."""
-        names = [box.name for box in self._world.boxes]
+        names = [box.name for box in self._world.machines]
         if random.random() < 0.4:
             here = [self._victim(fault).name]
         else:
@@ -154,7 +136,7 @@ class Nemesis:
     def _one_way(self, fault: PlannedFault, random: Random) -> bool:
         """A node can send and not hear, or hear and not send, to one other or to all."""
         box, other = self._victim(fault), self._box(fault.other)
-        others = [one.name for one in self._world.boxes if one is not box]
+        others = [one.name for one in self._world.machines if one is not box]
         if other is not box and random.random() < 0.5:
             others = [other.name]
         links = [(box.name, name) if fault.draw % 3 else (name, box.name) for name in others]
@@ -163,7 +145,7 @@ class Nemesis:
 
     def _bridge(self, fault: PlannedFault, random: Random) -> bool:
         """Two sides that hear each other through one node only."""
-        names = [box.name for box in self._world.boxes]
+        names = [box.name for box in self._world.machines]
         middle = self._box(fault.node).name
         others = [name for name in names if name != middle]
         random.shuffle(others)
@@ -189,7 +171,7 @@ class Nemesis:
         box = self._victim(fault)
         if box.life is None or box.life.dead or self._world.gate.is_paused(box.name):
             return False
-        if any(member.leads for member in box.member_of.values()):
+        if box.life.leads:
             self._world.events.reached("node paused while it led")
         self._world.gate.pause(box.name)
         self._after(fault, lambda: self._world.gate.resume(box.name))
@@ -204,7 +186,7 @@ class Nemesis:
         return True
 
     def _power_cut_everywhere(self, fault: PlannedFault, random: Random) -> bool:
-        for box in self._world.boxes:
+        for box in self._world.machines:
             box.crash(random.choice(list(Survival)), round(fault.for_ms * random.random()) + 1, silent=True)
         return True
 
@@ -271,98 +253,6 @@ class Nemesis:
         box.doubtful = True
         return True
 
-    def _old_disk(self, fault: PlannedFault, random: Random) -> bool:
-        box = self._box(fault.node)
-        return self._may_lose(box) and box.go_back(fault.for_ms, random)
-
-    def _empty_disk(self, fault: PlannedFault, random: Random) -> bool:
-        box = self._box(fault.node)
-        if not self._may_lose(box) or box.life is None:
-            return False
-        box.replace(fault.for_ms)
-        return True
-
     def _may_lose(self, box: Box) -> bool:
-        lost = [one for one in self._world.boxes if one is box or one.doubtful]
-        return self._world.members.may_lose(lost)
-
-    # ---- members
-
-    def _group(self, fault: PlannedFault) -> int:
-        groups = sorted(self._world.checkers)
-        return groups[fault.other % len(groups)]
-
-    def _move(self, fault: PlannedFault, random: Random) -> bool:
-        wanted = self._world.members.wanted[self._group(fault)]
-        others = [box for box in self._world.boxes if box not in wanted]
-        if not others or self._any_doubtful():
-            return False
-        wanted.remove(random.choice(wanted))
-        wanted.append(random.choice(others))
-        return True
-
-    def _grow(self, fault: PlannedFault, random: Random) -> bool:
-        wanted = self._world.members.wanted[self._group(fault)]
-        others = [box for box in self._world.boxes if box not in wanted]
-        if not others or self._any_doubtful():
-            return False
-        wanted.append(random.choice(others))
-        return True
-
-    def _shrink(self, fault: PlannedFault, random: Random) -> bool:
-        wanted = self._world.members.wanted[self._group(fault)]
-        if len(wanted) < 2 or self._any_doubtful():
-            return False
-        wanted.remove(random.choice(wanted))
-        return True
-
-    def _any_doubtful(self) -> bool:
-        return any(box.doubtful for box in self._world.boxes)
-
-    def _transfer(self, fault: PlannedFault, random: Random) -> bool:
-        leader = self._world.members.leader(self._group(fault))
-        if leader is None:
-            return False
-        others = [replica for replica in leader.group.membership.voters if replica != leader.replica]
-        if not others:
-            return False
-        events = self._world.events
-
-        async def hand_over() -> None:
-            with trio.move_on_after(3):
-                try:
-                    await leader.group.transfer(random.choice(others)).wait()
-                    events.reached("leadership transferred")
-                except PlaitError as error:
-                    events.note("transfer", leader.group.name, error.code)
-
-        self._world.nursery.start_soon(hand_over)
-        return True
-
-    # ---- load
-
-    def _burst(self, fault: PlannedFault, random: Random) -> bool:
-        """Many operations at once on one leader, each of a client of its own; none is tried again."""
-        group = self._group(fault)
-        leader, checker = self._world.members.leader(group), self._world.checkers[group]
-        if leader is None:
-            return False
-        for _ in range(BURST):
-            self._bursts += 1
-            operation = checker.begin(BURST_CLIENT + self._bursts, 1)
-            attempt = checker.attempt(operation)
-            filling = random.randbytes(random.randrange(4_000))
-            try:
-                promise = leader.submit(operation.client, 1, attempt, filling, 1, 0)
-            except (NotLeader, Overloaded):
-                checker.refused(operation, attempt)
-                self._world.events.reached("refused for overload")
-                continue
-            self._world.nursery.start_soon(self._await_one, checker, operation, promise)
-        return True
-
-    async def _await_one(self, checker: GroupChecker, operation: Operation, promise: Promise[int]) -> None:
-        try:
-            checker.acknowledge(operation, await promise.wait())
-        except PlaitError:
-            self._world.events.reached("outcome unknown")
+        lost = [one for one in self._world.machines if one is box or one.doubtful]
+        return self._world.may_lose(lost)

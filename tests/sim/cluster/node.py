@@ -28,20 +28,18 @@ from replication.storage.damage import StorageFailed
 from replication.storage.log import GroupLog
 from replication.storage.store import Store
 from replication.transfer import Transfers
+from tests.sim.cluster.box import Box
 from tests.sim.cluster.checkers import Watch
 from tests.sim.cluster.member import Member
 from tests.sim.cluster.settings import CLUSTER_ID, PEER_PORT
 from tests.sim.crash import Survival
-from tests.sim.disk import CAPACITY_BYTES, CrashHere, SimDisk
+from tests.sim.disk import CrashHere, SimDisk
 from tests.sim.environment import SimClock, sim_environment
-from tests.sim.faults import Fault, FaultKind, OperationKind, PlannedFaults
 from tests.sim.pauses import NODE
 
 if TYPE_CHECKING:
     from tests.sim.cluster.world import World
 
-LAST_BLOCKS_BYTES = 40_960
-"""What rot spares at the end of the newest log file: blocks for which no later one may vouch."""
 OLD_DISK_S = 0.8
 """How long a node lives with an older disk before it is replaced."""
 REPLICAS_OF_GROUP = 1_000
@@ -49,113 +47,29 @@ REPLICAS_OF_GROUP = 1_000
 the other."""
 
 
-class Box:
+class GroupBox(Box):
     """One machine. Its node id changes when it comes back with a disk that knows nothing of the former one."""
 
+    world: World
+    life: Life | None
+
     def __init__(self, world: World, name: str, node_id: int, disk: SimDisk, clock: SimClock) -> None:
-        self.world = world
-        self.name = name
-        self.node_id = node_id
-        self.disk = disk
-        self.clock = clock
-        self.life: Life | None = None
-        self.lives = 0
-        self.down_ms = 0
+        super().__init__(world, name, node_id, disk, clock)
         self.lives_seen: dict[int, int] = {}
         """Lives of other nodes that this one has seen; it does not forget them."""
-        self.doubtful = False
-        """Something of its synced data may be lost: it counts as worth nothing until it is replaced."""
         self.must_go = False
         """It came back with an older disk: it is to be replaced."""
-        self._images: list[SimDisk] = []  # of this node's disk, at the ends of its lives
-        self._random = Random(f"{world.plan.seed} {name}")
-
-    def __str__(self) -> str:
-        return self.name
 
     @property
     def member_of(self) -> dict[int, Member]:
         """By group, the replicas that live here now."""
         return self.life.members if self.life is not None and self.life.started else {}
 
-    async def run(self) -> None:
-        """Live, die, and live again."""
-        while True:
-            self.lives += 1
-            life = self.life = Life(self, self._random.getrandbits(64))
-            self.world.events.note("start", self.name, f"node={self.node_id}", f"life={self.lives}")
-            await life.run()
-            if not life.dead:
-                self._ended_by_itself(life)
-            self.life = None
-            await trio.sleep(self.down_ms / 1_000)
-
-    def crash(self, survival: Survival, down_ms: int, *, silent: bool = False) -> None:
-        """The process ends here and now; what its disk keeps is drawn. It is started again `down_ms` later."""
-        life = self.life
-        if life is None or life.dead:
-            return
-        self._die(life, survival, down_ms, silent)
-        self.world.gate.resume(self.name)
-        life.scope.cancel()
-
-    def strike(
-        self, kind: FaultKind, random: Random, *, name: str = "", only: OperationKind | None = None
-    ) -> bool:
-        """One of the next operations on the disk goes wrong."""
-        if self.life is None or self.life.dead:
-            return False
-        at = self.disk.operations + random.randrange(1, 30)
-        self.disk.faults = PlannedFaults([Fault(at, kind, random.getrandbits(16), name, only)])
-        return True
-
-    def slow_down(self, sync_ns: int) -> None:
-        """Its disk takes that long for a sync."""
-        self.disk.latency_ns = lambda operation: sync_ns if operation.kind is OperationKind.SYNC else sync_ns // 20
-
-    def speed_up(self) -> None:
-        """Its disk is as fast as usual."""
-        self.disk.latency_ns = self.world.usual_latency(self._random)
-
-    def make_room(self) -> None:
-        """Its disk is as large as usual."""
-        self.disk.capacity_bytes = CAPACITY_BYTES
-
-    def heal(self) -> None:
-        """Nothing goes wrong any more."""
-        self.disk.faults = PlannedFaults()
-        self.make_room()
-        self.speed_up()
-        self.world.gate.resume(self.name)
-
-    def rot(self, random: Random) -> str:
-        """Something of the disk goes bad that can be known to have been whole; what was done."""
-        disk = self.disk
-        logs = [name for name in disk.names() if name.startswith("wal/") and disk.content(name).strip(b"\0")]
-        names = [*logs, *(name for name in disk.names() if name.startswith(("segments/", "snapshots/")))]
-        names = [name for name in names if disk.content(name).strip(b"\0")]
-        if not names:
-            return ""
-        name = random.choice(names)
-        used = len(disk.content(name).rstrip(b"\0"))
-        if name == max(logs, default=""):
-            used -= LAST_BLOCKS_BYTES
-        if used <= 0:
-            return ""
-        self.doubtful = True
-        position = random.randrange(used)
-        if random.random() < 0.7:
-            disk.flip(name, position, random.randrange(8))
-            return f"{name} flip {position}"
-        sector = position - position % disk.sector_bytes
-        disk.spoil(name, sector, random.randbytes(disk.sector_bytes))
-        return f"{name} spoil {sector}"
-
     def go_back(self, down_ms: int, random: Random) -> bool:
         """Come back with the disk as it was at the end of an earlier life."""
-        if self.life is None or self.life.dead or not self.life.started or not self._images:
+        if self.life is None or self.life.dead or not self.life.started or not self.images:
             return False
-        image = random.choice(self._images).copy(self._random)
+        image = random.choice(self.images).copy(self.random)
         self.crash(Survival.NOTHING, down_ms)
         self.disk = image
         self.speed_up()
@@ -175,7 +89,7 @@ class Box:
         former = self.node_id
         self.disk = self.world.new_disk()
         self.node_id = self.world.new_node()
-        self._images.clear()
+        self.images.clear()
         self.lives_seen.clear()
         self.doubtful = self.must_go = False
         for box in self.world.boxes:
@@ -185,26 +99,11 @@ class Box:
         self.world.events.note("replaced", self.name, f"node={former}", f"by={self.node_id}")
         self.world.events.reached("replica replaced")
 
-    def _ended_by_itself(self, life: Life) -> None:
-        """Its disk has failed it. Whether the machine goes down with it is drawn."""
-        survival = Survival.KILLED if self._random.random() < 0.5 else self._random.choice(list(Survival))
-        self._die(life, survival, self._random.randrange(10, 500), silent=False)
-
-    def _die(self, life: Life, survival: Survival, down_ms: int, silent: bool) -> None:
-        life.dead = True
-        life.disk.mend_last_writes()
-        self._images.append(life.disk.copy(self._random).crash(Survival.NOTHING, self._random))
-        self.disk = life.disk.crash(survival, self._random)
-        self.disk.latency_ns = life.disk.latency_ns
-        self.disk.faults = PlannedFaults()
-        self.down_ms = down_ms
-        self.world.internet.crash(self.name, silent=silent)
-
 
 class Life:
     """One process, from its start to its end."""
 
-    def __init__(self, box: Box, seed: int) -> None:
+    def __init__(self, box: GroupBox, seed: int) -> None:
         self.box = box
         self.world = box.world
         self.disk = box.disk
@@ -219,6 +118,11 @@ class Life:
         self._adding: dict[tuple[int, int], None] = {}
         self._seed = seed
         self._environment: Environment
+
+    @property
+    def leads(self) -> bool:
+        """It leads a group, and serves."""
+        return any(member.leads for member in self.members.values())
 
     async def run(self) -> None:
         """Until it is crashed, or ends by itself."""
