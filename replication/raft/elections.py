@@ -81,7 +81,10 @@ def count(core: RaftCore, now_ns: int, voter: int, *, granted: bool) -> None:
     core.votes.setdefault(voter, granted)
     result = ballot(core.membership.voter_sets(), core.votes)
     if result is Ballot.WON and core.candidate == "pre":
-        _campaign_really(core, transfer=False)
+        if may_campaign(core):
+            _campaign_really(core, transfer=False)
+        else:
+            core.candidate = ""  # what is damaged was found meanwhile
     elif result is Ballot.WON and core.candidate == "real":
         leading.begin(core, now_ns)
     elif result is Ballot.LOST:

@@ -212,3 +212,19 @@ def test_entries_that_cannot_be_read_for_a_follower_are_not_asked_for_without_en
     assert core.take().wanted == [(2, 3)]
     core.loaded(61 * SECOND_NS, 2, 3, [])
     assert core.take().wanted == [], "the disk is not asked again at once"
+
+
+def test_damage_found_during_a_pre_vote_ends_the_candidacy() -> None:
+    log = HoledLog(2, [1, 1])
+    core = core_of(log)
+    core.tick(SECOND_NS)
+    assert core.candidate == "pre"
+    core.found_damage(SECOND_NS)
+    core.step(SECOND_NS, VoteAnswer(1, 2, 2, granted=True, pre=True))
+    assert (core.candidate, core.term) == ("", 1)
+    deadline_ns = core.next_deadline_ns()
+    assert deadline_ns is not None
+    core.tick(deadline_ns)
+    assert (core.candidate, core.next_deadline_ns()) == ("", None)
+    core.repaired(deadline_ns)
+    assert core.next_deadline_ns() is not None
