@@ -12,7 +12,7 @@ MEBIBYTE = 1 << 20
 class PeerSettings:
     """Times in milliseconds, sizes in bytes. Beat and silence are to be the same on all nodes."""
 
-    beat_ms: int = 100
+    beat_ms: int = 200
     """Time between two beats of a node to a node."""
     silence_ms: int = 1_000
     """A node that has not been heard for this long counts as down, and its connections are given up."""
