@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 from replication.raft.membership import Membership, decode_membership
 from tests.sim.reference.trace import State, Write
@@ -116,8 +115,8 @@ class Reign:
     """(follower, index): agreed to sleep."""
     rounds: dict[int, int] = field(default_factory=dict)
     """Round of reads: number of the event that first let others see it."""
-    questions: dict[tuple[int, int], tuple[Any, ...]] = field(default_factory=dict)
-    """(follower, sequence): the message that has this number."""
+    questions: dict[tuple[int, int], int] = field(default_factory=dict)
+    """(follower, sequence): `key` of the message that has this number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +226,8 @@ class Group:
         """(index, membership) of the committed log."""
         self.reach: dict[int, int] = {}
         """Term: up to where its leader committed by counting answers."""
-        self.sent: set[tuple[Any, ...]] = set()
+        self.sent: set[int] = set()
+        """`key` of each message that ever left."""
         self.promises: dict[tuple[int, int], int] = {}
         """(voter, term): the candidate that others saw it vote for."""
 

@@ -1,8 +1,8 @@
 """The reference model: replays a trace and accepts only what the Raft papers allow. Written from the papers
 (Ongaro and Ousterhout 2014; Ongaro's dissertation), not from the core that it judges.
 
-    trace ──> Model.accept ──> facts.py: what is known ── steps.py: may this input do that?
-                   │                                  └── releases.py: may this be said now?
+    trace ──> Model.accept ──> step.py, elections.py, logs.py, members.py: may this input do that?
+                   │     └───> releases.py: may this be said now?             facts.py: what is known
                    └─> Illegal: event, rule, source, and what the replica did last
 
 It knows the whole group, which no replica does, and judges with what the replica could know: a vote counts when an
@@ -11,16 +11,25 @@ answer that was really sent has reached the candidate.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from replication.machine import KIND_MEMBERSHIP
-from tests.sim.reference import releases, steps
+from tests.sim.reference import elections, logs, members, releases, step
 from tests.sim.reference.facts import Ask, Broken, Group, Made, Replica, Terms
-from tests.sim.reference.steps import LEADER, Rules
+from tests.sim.reference.step import LEADER, Rules, Step
 from tests.sim.reference.trace import Asked, Crashed, Event, Input, Started, Taken, line
 
 HISTORY_MAX = 12
 """Events of one replica that are shown with a broken rule."""
+
+_RULES = (
+    step.heard,
+    *(elections.term, elections.vote, elections.candidacy, elections.office),
+    *(logs.log, logs.durability, logs.commit, logs.prove),
+    *(members.membership, members.sleep, members.standing),
+)
+"""What an input is judged by. Their order matters: each may rest on what those before it have noted."""
 
 
 class Illegal(AssertionError):
@@ -39,25 +48,19 @@ class Model:
     def __init__(self, rules: Rules | None = None) -> None:
         self.rules = rules or Rules()
         self.group = Group()
-        self._events: list[Event] = []
-
-    @property
-    def accepted(self) -> int:
+        self.accepted = 0
         """Events so far."""
-        return len(self._events)
+        self._latest: dict[int, deque[tuple[int, Event]]] = {}
 
     def accept(self, event: Event) -> None:
         """The next event. Raises Illegal, and is of no use afterwards."""
-        self._events.append(event)
-        number = len(self._events)
+        self.accepted = number = self.accepted + 1
+        latest = self._latest.setdefault(event.replica, deque(maxlen=HISTORY_MAX))
+        latest.append((number, event))
         try:
             self._dispatch(number, event)
         except Broken as broken:
-            raise Illegal(number, broken, self._history(event.replica)) from None
-
-    def _history(self, replica: int) -> list[str]:
-        mine = [(number, each) for number, each in enumerate(self._events, 1) if each.replica == replica]
-        return [f"{number:>7} {line(each)}" for number, each in mine[-HISTORY_MAX:]]
+            raise Illegal(number, broken, (f"{number:>7} {line(each)}" for number, each in latest)) from None
 
     def _dispatch(self, number: int, event: Event) -> None:
         if isinstance(event, Started):
@@ -78,9 +81,9 @@ class Model:
 
     def _input(self, number: int, replica: Replica, event: Input) -> None:
         message = event.arguments[0] if event.name == "step" else None
-        steps.check(
-            steps.Step(self.group, self.rules, replica, number, event, replica.state, event.state, message)
-        )
+        taken = Step(self.group, self.rules, replica, number, event, replica.state, event.state, message)
+        for rule in _RULES:
+            rule(taken)
         replica.state = event.state
 
     def _asked(self, number: int, replica: Replica, event: Asked) -> None:

@@ -1,7 +1,7 @@
 """Writes down what a core does, from outside: through its observer, its log, and its driver's `take`.
 
 driver ── inputs ──> core ── append, truncate_after ──> RecordedLog ──> log
-                      └─ observer ──> Recorder.events <──── started, taken, crashed ── driver
+                      └─ observer ──> Recorder ──> events <──── started, taken, crashed ── driver
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tests.sim.reference.trace import (
 )
 
 _MESSAGES = Message.__args__
+_NOBODY = Membership({})
 
 
 class RecordedLog:
@@ -77,8 +78,10 @@ class RecordedLog:
 class Recorder:
     """A trace in the making, of any number of replicas. It reads public attributes of cores and logs only."""
 
-    def __init__(self, clock: Callable[[], int]) -> None:
+    def __init__(self, clock: Callable[[], int], tell: Callable[[Event], None] | None = None) -> None:
+        """`tell` is given each event; without it they are kept in `events`."""
         self.events: list[Event] = []
+        self._tell = tell or self.events.append
         self._clock = clock
         self._writes: dict[int, list[Write]] = {}
         self._encoded: dict[int, tuple[Membership, bytes]] = {}
@@ -87,28 +90,35 @@ class Recorder:
         """What the core is to be given for its log."""
         return RecordedLog(log, self._writes.setdefault(replica, []).append)
 
-    def wrote(self, replica: int, write: Write) -> None:
-        """For those who cannot give the core another log: it has just been told to write this."""
-        self._writes.setdefault(replica, []).append(write)
-
     def started(self, core: Any, log: Log, vote: Vote) -> None:
         """A core was made of this log and vote; from now on it is observed."""
         self._writes.setdefault(core.replica, []).clear()
         memberships = tuple((index, self._bytes(membership)) for index, membership in core.memberships)
+        if not memberships or memberships[0][0] > log.snapshot_index:  # there is no snapshot that names members
+            memberships = (log.snapshot_index, self._bytes(_NOBODY)), *memberships
         state = self._state(core, log)
-        self.events.append(Started(self._clock(), core.replica, listing(log, vote), memberships, state))
-        core.observer = lambda name, arguments: self._observed(core, log, name, arguments)
+        self._tell(Started(self._clock(), core.replica, listing(log, vote), memberships, state))
+        core.observer = lambda name, arguments: self.observed(core, log, name, arguments)
+
+    def observed(self, core: Any, log: Log, name: str, arguments: tuple[Any, ...]) -> None:
+        """An input has come to its end."""
+        writes = self._writes[core.replica]
+        given = tuple(_argument(each) for each in arguments)
+        state = self._state(core, log)
+        whole = listing(log, Vote(core.term, core.vote)) if name == "installed" else None
+        self._tell(Input(self._clock(), core.replica, name, given, tuple(writes), state, whole))
+        writes.clear()
 
     def asked(self, core: Any, ticket: int) -> None:
         """What `read_index` has just returned."""
-        self.events.append(Asked(self._clock(), core.replica, ticket))
+        self._tell(Asked(self._clock(), core.replica, ticket))
 
     def taken(self, core: Any, output: Output) -> None:
         """What `take` has just returned."""
         if not (output.messages or output.reads or output.lost_reads or output.install or output.standing):
             return
         standing = output.standing
-        self.events.append(
+        self._tell(
             Taken(
                 *(self._clock(), core.replica, tuple(map(said, output.messages)), output.commit),
                 *(tuple(output.reads), tuple(output.lost_reads)),
@@ -121,18 +131,10 @@ class Recorder:
 
     def crashed(self, replica: int) -> None:
         """The core is gone."""
-        self.events.append(Crashed(self._clock(), replica))
-
-    def _observed(self, core: Any, log: Log, name: str, arguments: tuple[Any, ...]) -> None:
-        writes = self._writes[core.replica]
-        given = tuple(_argument(each) for each in arguments)
-        state = self._state(core, log)
-        whole = listing(log, Vote(core.term, core.vote)) if name == "installed" else None
-        self.events.append(Input(self._clock(), core.replica, name, given, tuple(writes), state, whole))
-        writes.clear()
+        self._tell(Crashed(self._clock(), replica))
 
     def _state(self, core: Any, log: Log) -> State:
-        index, membership = core.memberships[-1]
+        index, membership = core.memberships[-1] if core.memberships else (0, _NOBODY)
         return State(
             *(core.term, core.vote, core.role.value, core.candidate, core.leader, core.commit, core.applied_index),
             *(log.last_index, log.last_term, log.snapshot_index, index, self._bytes(membership)),

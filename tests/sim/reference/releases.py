@@ -102,8 +102,7 @@ def _leading(group: Group, replica: Replica, message: Said) -> Reign:
 def _question(reign: Reign, message: Append | messages.SnapshotOffer) -> None:
     asked = key(message)
     if reign.questions.setdefault((message.target, message.sequence), asked) != asked:
-        found = f"{message}, and {reign.questions[message.target, message.sequence]}"
-        raise Broken("a number names one append", "the core's rule for sequence", found)
+        raise Broken("a number names one append", "the core's rule for sequence", f"{message}, and another")
 
 
 def _append(group: Group, replica: Replica, number: int, message: Append) -> None:
