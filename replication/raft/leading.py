@@ -250,6 +250,7 @@ def _look_after(core: RaftCore, now_ns: int, progress: Progress) -> None:
     elif progress.probed_ns is None or progress.probed_ns <= late:
         progress.probed_ns = None
         progress.loading = False
+        progress.asked = True  # also when there is nothing to send: the question may have been lost
         core.dirty = True
     if progress.damaged and (progress.offered_ns is None or progress.offered_ns <= late):
         _repair(core, progress)

@@ -271,6 +271,10 @@ class Store:
         """One round of the janitor, now. Raises StorageFailed."""
         await self._janitor.tidy()
 
+    async def scrub(self, group: int) -> None:
+        """Read now all that a group has in segments; what has rotted is noted as its damage."""
+        await self._scrubber.scrub(group)
+
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()

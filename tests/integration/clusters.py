@@ -142,6 +142,20 @@ class Cluster:
         await until(look)
         return found[0]
 
+    async def move(self, leader: Node, to: int = 0) -> None:
+        """Leadership of the catalogue goes to another node, and with it all the rest."""
+        own = leader.members.node_id
+        target = to or next(node_id for node_id in self.members if node_id != own)
+
+        def moved() -> bool:
+            group = leader.metadata.replica.group
+            assert group is not None
+            if group.leader_node == own and leader.metadata.replica.ready:
+                group.transfer(target)
+            return group.leader_node == target and self.node(target).metadata.replica.ready
+
+        await until(moved)
+
     def has(self, node_id: int, name: str) -> bool:
         """Whether a node has opened its replicas of a topic."""
         return _partitions(self.node(node_id), name) is not None

@@ -85,7 +85,7 @@ async def test_consumers_are_told_when_leadership_moves_and_their_leases_come_ba
         inbox, attachment = await consume(leader.broker, "jobs")
         await inbox.wait_for(2)
         await attachment.settle(0, "ack", 0, [(inbox.items[0][1], 0, 0)]).wait()
-        await _move(cluster, leader)
+        await cluster.move(leader)
         await until(lambda: inbox.error is not None)
         assert isinstance(inbox.error, NotLeader)
         again, attachment = await _receive(cluster, "jobs")
@@ -171,7 +171,7 @@ async def test_a_node_that_was_away_for_long_is_given_a_snapshot(tmp_path: Path)
         await attachment.detach().wait()
         keeper = await cluster.gathered("jobs")
         if _id(keeper) != away_id:  # what it was sent is whole: it can lead, and deliver
-            await _move(cluster, keeper, away_id)
+            await cluster.move(keeper, away_id)
         again, _ = await _receive(cluster, "jobs", 4)
         assert [value.split(b" ")[0] for value in again.values[:4]] == [b"0", b"10", b"20", b"30"]
 
@@ -187,7 +187,7 @@ async def test_what_was_led_elsewhere_is_gathered_again(tmp_path: Path) -> None:
             group = cluster.replica(_id(leader), name).group
             await group.transfer(_id(other)).wait()
         await cluster.gathered(*names)
-        await _move(cluster, leader)
+        await cluster.move(leader)
         await cluster.gathered(*names)
 
 
@@ -234,20 +234,6 @@ async def test_a_minority_serves_nothing_and_says_so(tmp_path: Path) -> None:
 
 def _id(node: Node) -> int:
     return node.members.node_id
-
-
-async def _move(cluster: Cluster, leader: Node, to: int = 0) -> None:
-    """Leadership of the catalogue goes to another node, and with it all the rest."""
-    target = to or next(_id(node) for node in cluster.nodes if node is not leader)
-
-    def moved() -> bool:
-        group = leader.metadata.replica.group
-        assert group is not None
-        if group.leader_node == _id(leader) and leader.metadata.replica.ready:
-            group.transfer(target)
-        return group.leader_node == target and cluster.node(target).metadata.replica.ready
-
-    await until(moved)
 
 
 async def _receive(cluster: Cluster, name: str, count: int = 1) -> tuple[Inbox, Attachment]:

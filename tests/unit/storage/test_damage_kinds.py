@@ -242,7 +242,7 @@ async def test_nobody_stumbles_over_rot_that_was_repaired(autojump_clock: MockCl
         assert await log.read(11, 1) == []
         assert [entry.index for entry in await log.read(10, 10_000)] == [10]
         assert await by_mark(log) == plain(expected)
-        await store._scrubber.scrub(1)
+        await store.scrub(1)
         assert kind(log) == "none"
         log.retain([(100, 109), (120, 125)])
         await store.tidy()

@@ -228,3 +228,15 @@ def test_damage_found_during_a_pre_vote_ends_the_candidacy() -> None:
     assert (core.candidate, core.next_deadline_ns()) == ("", None)
     core.repaired(deadline_ns)
     assert core.next_deadline_ns() is not None
+
+
+def test_a_follower_that_came_back_is_asked_until_it_says_how_it_stands() -> None:
+    core, _ = leading()
+    core.node_up(60 * SECOND_NS, 2)
+    for round_ in range(1, 4):  # every question gets lost
+        questions = [each for each in core.take().messages if isinstance(each, Append) and each.target == 2]
+        assert len(questions) == 1, f"round {round_}"
+        now_ns = 60 * SECOND_NS + round_ * SETTINGS.resend_ms * NS_PER_MS
+        for step_ns in range(now_ns - 100 * NS_PER_MS, now_ns + 1, SETTINGS.beat_ms * NS_PER_MS):
+            core.step(step_ns, AppendAnswer(3, 1, 2, 2, True, core.commit, 0, 0, False))
+            core.tick(step_ns)
