@@ -62,3 +62,8 @@ class Gate(deque[trio.lowlevel.Task]):
         """They go on."""
         for task in self._held.pop(node, ()):
             super().append(task)
+
+    def resume_all(self) -> None:
+        """All nodes go on."""
+        for node in list(self._held):
+            self.resume(node)

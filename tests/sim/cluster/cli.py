@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tests.sim.cluster.layers import LAYERS, STATES, run_any
-from tests.sim.cluster.plan import Plan, draw, shrink
+from tests.sim.cluster.layers import STATES, run_any
+from tests.sim.cluster.plan import LAYERS, Plan, draw, shrink
 from tests.sim.cluster.runner import Batch, run_batch
 from tests.sim.cluster.sometimes import never
 

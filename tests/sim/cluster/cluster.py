@@ -156,8 +156,8 @@ class Cluster:
     async def _stop_when_broken(self) -> None:
         await self.events.ended.wait()
         self.nursery.cancel_scope.cancel()
+        self.gate.resume_all()
         for box in self.machines:
-            self.gate.resume(box.name)
             box.cease()
 
     def heal(self) -> None:
@@ -167,6 +167,7 @@ class Cluster:
         self.internet.heal()
         for box in self.machines:
             box.heal()
+        self.gate.resume_all()
         self.healed.set()
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from tests.sim.cluster.brokers.watching import watched
+from tests.sim.cluster.brokers.world import BrokerWorld
 from tests.sim.cluster.cluster import Report
-from tests.sim.cluster.plan import Plan, draw
+from tests.sim.cluster.plan import LAYERS, Plan, draw
 from tests.sim.cluster.runs import run_plan
-from tests.sim.cluster.sometimes import GROUP_STATES
+from tests.sim.cluster.settings import settings_of
+from tests.sim.cluster.sometimes import BROKER_STATES, GROUP_STATES
 from tests.sim.cluster.world import World
 
-LAYERS = ("groups",)
-"""What scripts/simulate knows."""
-STATES = {"groups": GROUP_STATES}
+STATES = {"groups": GROUP_STATES, "brokers": BROKER_STATES}
 """By layer, the states that a large batch must reach."""
 
 
@@ -23,4 +24,7 @@ def run_any(plan: Plan, *, trace: bool = False) -> Report:
     """A plan of whatever layer."""
     if plan.layer == "groups":
         return run_plan(World, plan, trace=trace)
+    if plan.layer == "brokers":
+        with watched(settings_of(plan.shape).transfers):
+            return run_plan(BrokerWorld, plan, trace=trace)
     raise ValueError(f"there is no layer called {plan.layer!r}: {', '.join(LAYERS)}")

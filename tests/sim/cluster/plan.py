@@ -67,6 +67,13 @@ class Shape:
     """Streams arrive in arbitrary pieces."""
     clock_rates: tuple[float, ...] = ()
     sleeps: bool = True
+    partitions: int = 1
+    """Of the topic and of the queue, where there are brokers; likewise below."""
+    lease_ms: int = 1_000
+    deadline_ms: int = 5_000
+    """How long a client tries."""
+    backlog_records: int | None = None
+    """What the queue takes at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,8 @@ class Plan:
         return cls(found["seed"], found["layer"], Shape(**shape), faults)
 
 
+LAYERS = ("groups", "brokers")
+"""What can be simulated."""
 LONG_MS: Mapping[str, tuple[int, int]] = {
     "lossy": (300, 2_500),
     "slow links": (300, 1_500),
@@ -122,8 +131,23 @@ LONG_MS: Mapping[str, tuple[int, int]] = {
     "shrink": (0, 0),
     "transfer": (0, 0),
     "burst": (0, 0),
+    "client killed": (10, 1_500),
+    "client paused": (20, 3_000),
+    "client cut off": (200, 4_000),
 }
 """Kinds of faults, each with the least and the longest time that one lasts."""
+ONLY: Mapping[str, tuple[str, ...]] = {
+    "groups": ("move", "grow", "shrink", "burst"),
+    "brokers": ("client killed", "client paused", "client cut off"),
+}
+"""Faults of one layer only."""
+KINDS: Mapping[str, tuple[str, ...]] = {
+    layer: tuple(
+        kind for kind in LONG_MS if not any(kind in kinds for other, kinds in ONLY.items() if other != layer)
+    )
+    for layer in LAYERS
+}
+"""By layer, the faults that can strike there."""
 _RARE = {"power cut everywhere": 0.4, "old disk": 0.4, "empty disk": 0.5, "rot": 0.7}
 """Weights of what should not be in every plan at full strength."""
 
@@ -131,8 +155,8 @@ _RARE = {"power cut everywhere": 0.4, "old disk": 0.4, "empty disk": 0.5, "rot":
 def draw(seed: int, layer: str = "groups", *, kinds: tuple[str, ...] | None = None) -> Plan:
     """The plan of a seed; `kinds`: of these faults only."""
     random = Random(f"plan {layer} {seed}")
-    shape = _shape(random)
-    chosen = list(kinds if kinds is not None else LONG_MS)
+    shape = _shape(random) if layer == "groups" else _broker_shape(random)
+    chosen = list(kinds if kinds is not None else KINDS[layer])
     if kinds is None:
         chosen = [kind for kind in chosen if random.random() < 0.4] or ["kill", "partition"]
     weights = [random.uniform(0.2, 1.0) * _RARE.get(kind, 1.0) for kind in chosen]
@@ -181,6 +205,22 @@ def _shape(random: Random) -> Shape:
         crumbs=random.random() < 0.15,
         clock_rates=tuple(round(1 + random.uniform(-drift, drift), 4) for _ in range(nodes)),
         sleeps=random.random() < 0.8,
+    )
+
+
+def _broker_shape(random: Random) -> Shape:
+    nodes = random.choice((3, 3, 3, 3, 3, 5, 1))
+    return replace(
+        _shape(random),
+        nodes=nodes,
+        voters=nodes,
+        clients=random.choice((2, 3)),
+        safety_ms=random.choice((4_000, 6_000, 8_000)),
+        clock_rates=tuple(round(1 + random.choice((0.0, 0.0, 0.02, -0.02)), 4) for _ in range(nodes)),
+        partitions=random.choice((1, 2)),
+        lease_ms=random.choice((500, 1_500, 4_000)),
+        deadline_ms=random.choice((1_000, 3_000, 10_000)),
+        backlog_records=random.choice((None, None, 30)),
     )
 
 

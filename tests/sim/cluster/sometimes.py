@@ -37,6 +37,33 @@ GROUP_STATES = (
 )
 """Of the layer of groups."""
 
+BROKER_STATES = (
+    "leader changed",
+    "snapshot installed",
+    "log truncated",
+    "node stopped by its disk",
+    "disk full",
+    "wrong disk refused",
+    "group slept",
+    "group woke",
+    "read answered",
+    "retry was taken for what it was",
+    "message returned",
+    "position committed",
+    "topic made and deleted",
+    "leadership transferred",
+    "node paused while it led",
+    "damage found",
+    "damage repaired",
+    "told overloaded",
+    "told lease_lost",
+    "told outcome_unknown",
+    "told unavailable",
+    "told timed_out",
+    "told storage_full",
+)
+"""Of the layer of brokers."""
+
 
 def never(counts: Counter[str], expected: Iterable[str]) -> list[str]:
     """The states that a batch did not reach."""

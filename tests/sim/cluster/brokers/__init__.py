@@ -1,0 +1,1 @@
+"""Whole brokers and clients with the SDK, simulated."""

@@ -1,0 +1,139 @@
+"""Sees what the groups and partitions of whole nodes do: subclasses stand in for the classes that a node makes.
+
+The node under test is unchanged; where it makes its `Groups` and its partitions their `Consumers`, it makes these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import node.groups
+import node.node
+import node.partition
+from node.commanded import CommandedReplica
+from node.consumers import Consumer, Consumers, Grant
+from node.entries import KIND_COMMANDS, Command, decode_commands
+from node.groups import Groups, Replica
+from node.partition import Partition
+from replication.machine import Entry
+from replication.transfer import Transfers
+from replication.transfer_rules import TransferSettings
+from tests.sim.cluster.checkers import Broken, GroupChecker
+
+if TYPE_CHECKING:
+    from tests.sim.cluster.brokers.life import BrokerLife
+
+LIFE: ContextVar[BrokerLife] = ContextVar("LIFE")
+"""The process that a task is of."""
+RELEASE_MS = 300
+"""How often partitions tell their logs what they no longer need, while they are simulated."""
+
+
+class ReplicaChecker(GroupChecker):
+    """What is known of one group of brokers."""
+
+    def __init__(self, group: int, broken: Broken) -> None:
+        super().__init__(group, broken)
+        self._seen: dict[int, tuple[int, int, int]] = {}
+
+    def applied_entry(self, entry: Entry) -> bool:
+        """A state machine applies an entry; True for the first one that does."""
+        what = entry.term, entry.kind, crc32(entry.payload)
+        known = self._seen.setdefault(entry.index, what)
+        if known != what:
+            self.broken(f"group {self.group}: two entries are applied at {entry.index}: {known} and {what}")
+        first = entry.index > self.last_index
+        self.last_index = max(self.last_index, entry.index)
+        return first
+
+
+class WatchedGroups(Groups):
+    """Groups whose replicas and cores are looked at."""
+
+    async def open(self, group_id: int, replica: Replica) -> None:
+        """See Groups."""
+        life = LIFE.get()
+        assert isinstance(replica, Partition | CommandedReplica), "there are no others"
+        checker = life.world.checker(group_id)
+        replica.apply = partial(_apply, life, checker, replica, replica.apply)  # type: ignore[method-assign]
+        await super().open(group_id, replica)
+        life.opened(group_id, replica, self.log_of(group_id))
+
+    def drop(self, group_id: int) -> None:
+        """See Groups."""
+        LIFE.get().replicas.pop(group_id, None)
+        super().drop(group_id)
+
+
+def _apply(
+    life: BrokerLife,
+    checker: ReplicaChecker,
+    replica: Partition | CommandedReplica,
+    apply: Any,
+    entries: Sequence[Entry],
+) -> None:
+    for entry in entries:
+        if checker.applied_entry(entry) and entry.kind == KIND_COMMANDS and isinstance(replica, Partition):
+            _tell_leases(life, replica.name, entry)
+    apply(entries)
+
+
+def _tell_leases(life: BrokerLife, partition: str, entry: Entry) -> None:
+    leases = life.world.leases
+    stamp_ms, commands = decode_commands(entry.payload)
+    for command, *arguments in commands:
+        if command == Command.RETURN:
+            for item in arguments[1]:
+                leases.returned(partition, *item)
+        elif command == Command.ACK:
+            for item in arguments[1]:
+                leases.acknowledged(partition, *item)
+        elif command == Command.EXTEND:
+            for lease_id, first, last in arguments[1]:
+                leases.extended(partition, lease_id, first, last, stamp_ms + arguments[2])
+
+
+class WatchedConsumers(Consumers):
+    """Consumers whose leases are looked at."""
+
+    def leased(self, grant: Grant, lease_id: int, runs: list[tuple[int, int, int]]) -> None:
+        """See Consumers."""
+        line = self._lines.get(grant.consumer.subscription)
+        for first, last, deliveries in runs if line is not None else ():
+            assert line is not None, "there are no runs otherwise"
+            for low, high, state in line.shared.runs(first, last):
+                if state.lease_id == lease_id and state.consumer == grant.consumer.consumer_id:
+                    run = max(low, first), min(high, last), deliveries
+                    LIFE.get().world.leases.granted(
+                        self._name, state.consumer, lease_id, state.leased_ms, state.until_ms, [run]
+                    )
+        super().leased(grant, lease_id, runs)
+
+    def remove(self, consumer: Consumer) -> None:
+        """See Consumers."""
+        LIFE.get().world.leases.ended(consumer.consumer_id)
+        super().remove(consumer)
+
+
+@contextmanager
+def watched(transfers: TransferSettings) -> Iterator[None]:
+    """Nodes that are made meanwhile are looked at, and so small that their limits are reached."""
+    stand_ins = {
+        (node.node, "Groups"): WatchedGroups,
+        (node.partition, "Consumers"): WatchedConsumers,
+        (node.groups, "Transfers"): partial(Transfers, settings=transfers),
+        (node.partition, "RELEASE_INTERVAL_MS"): RELEASE_MS,
+    }
+    before = {place: getattr(*place) for place in stand_ins}
+    try:
+        for (module, name), value in stand_ins.items():
+            setattr(module, name, value)
+        yield
+    finally:
+        for (module, name), value in before.items():
+            setattr(module, name, value)
