@@ -340,12 +340,12 @@ class Connection:
         several = self._route.has_choice
         quiet_s, dead_s = (QUIET_OF_SEVERAL_S, DEAD_OF_SEVERAL_S) if several else (QUIET_S, DEAD_S)
         while True:
-            await anyio.sleep(quiet_s - (anyio.current_time() - self._heard_s))
-            silence_s = anyio.current_time() - self._heard_s
-            if silence_s >= quiet_s:
+            heard_s = self._heard_s
+            await anyio.sleep(heard_s + quiet_s - anyio.current_time())
+            if self._heard_s == heard_s:  # a sleep may end a rounding too early: nothing was heard, that counts
                 self.post(Ping(0), _ignore)
                 await anyio.sleep(dead_s - quiet_s)
-                if anyio.current_time() - self._heard_s >= dead_s:
+                if self._heard_s == heard_s:
                     self._note(TimedOut(f"the broker has been silent for {dead_s:g} s"))
                     scope.cancel()
                     return
