@@ -7,6 +7,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -28,13 +29,12 @@ def main() -> int:
     options = _arguments()
     console = Console(highlight=False, soft_wrap=True)
     if options.plan:
-        return _replay(Plan.from_json(Path(options.plan).read_text()), options.shrink, console)
+        return _replay(Plan.from_json(Path(options.plan).read_text()), options, console)
     if options.seed is not None:
-        plan = draw(options.seed, options.layer)
-        return _replay(plan, options.shrink, console, trace=options.trace)
+        return _replay(draw(options.seed, options.layer), options, console)
     first, _, last = options.seeds.partition("..")
     seeds = range(int(first), int(last or first) + 1)
-    return _many(options.layer, seeds, options.jobs, options.twice, console)
+    return _many(seeds, options, console)
 
 
 def _arguments() -> argparse.Namespace:
@@ -47,10 +47,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--layer", default="groups", choices=LAYERS, help="what is simulated (default: groups)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     parser.add_argument("--twice", action="store_true", help="run each seed twice and compare the digests")
+    parser.add_argument("--validate", action="store_true", help="hold every step of the cores against the papers")
     return parser.parse_args()
 
 
-def _many(layer: str, seeds: Sequence[int], jobs: int, twice: bool, console: Console) -> int:
+def _many(seeds: Sequence[int], options: argparse.Namespace, console: Console) -> int:
+    layer = options.layer
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -59,13 +61,14 @@ def _many(layer: str, seeds: Sequence[int], jobs: int, twice: bool, console: Con
         TextColumn("{task.fields[broken]} broken"),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(layer, total=len(seeds) * (1 + twice), broken=0)
+        task = progress.add_task(layer, total=len(seeds) * (1 + options.twice), broken=0)
         batch = run_batch(
             layer,
             seeds,
-            jobs,
-            twice,
+            options.jobs,
+            options.twice,
             lambda now: progress.update(task, completed=now.runs, broken=len(now.broken) + len(now.differing)),
+            validate=options.validate,
         )
     missed = never(batch.states, STATES[layer]) if len(seeds) >= MANY_SEEDS else []
     _report(layer, seeds, batch, missed, console)
@@ -78,6 +81,8 @@ def _report(layer: str, seeds: Sequence[int], batch: Batch, missed: list[str], c
         f" hours, {batch.acknowledged:,} operations acknowledged,"
         f" {batch.cpu_s / max(batch.runs, 1):.2f} s of CPU each"
     )
+    if batch.judged:
+        console.print(f"steps of Raft cores judged by the reference model: {batch.judged:,}")
     console.print(f"faults: {_counts(batch.faults)}")
     console.print(f"states reached: {_counts(batch.states)}")
     if missed:
@@ -95,13 +100,14 @@ def _counts(counts: Counter[str]) -> str:
     return ", ".join(f"{what} {count:,}" for what, count in sorted(counts.items()))
 
 
-def _replay(plan: Plan, shrinks: bool, console: Console, *, trace: bool = False) -> int:
-    report = run_any(plan, trace=trace)
-    if report.broken and shrinks:
-        plan = shrink(plan, lambda smaller: bool(run_any(smaller).broken))
+def _replay(plan: Plan, options: argparse.Namespace, console: Console) -> int:
+    run = partial(run_any, validate=options.validate)
+    report = run(plan, trace=options.trace)
+    if report.broken and options.shrink:
+        plan = shrink(plan, lambda smaller: bool(run(smaller).broken))
         console.print(f"a smaller plan that fails, for --plan: {plan.to_json()}")
-        report = run_any(plan, trace=True)
-    if report.broken or trace:
+        report = run(plan, trace=True)
+    if report.broken or options.trace:
         for line in report.lines:
             console.print(line)
     for broken in report.broken:

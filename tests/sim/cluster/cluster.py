@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from replication.raft.core import RaftCore
+from replication.raft.log import Vote
+from replication.storage.log import GroupLog
 from tests.sim.cluster.checkers import GroupChecker
 from tests.sim.cluster.events import Events
 from tests.sim.cluster.plan import Plan
@@ -27,6 +29,7 @@ from tests.sim.environment import EPOCH_MS, SimClock
 from tests.sim.faults import Operation, OperationKind
 from tests.sim.network import Internet
 from tests.sim.pauses import Gate
+from tests.sim.reference.judge import Judge
 
 if TYPE_CHECKING:
     from tests.sim.cluster.box import Box
@@ -44,6 +47,8 @@ class Report:
     simulated_s: float
     steps: int
     acknowledged: int
+    judged: int
+    """Steps of cores that the reference model has judged."""
     lines: Sequence[str] = field(default=())
     """One per event; only where somebody asked for them."""
 
@@ -80,6 +85,10 @@ class Cluster:
         self.checkers: dict[int, GroupChecker] = {}
         self.cores: dict[int, dict[int, RaftCore]] = {}
         """By group and replica, the core of its newest life."""
+        self.validates = False
+        """What the cores of each group do is judged by the reference model."""
+        self.judges: dict[int, Judge] = {}
+        """By group, where it is."""
         self.nursery: trio.Nursery
         shape = plan.shape
         self.internet.weather = self.weather
@@ -117,6 +126,24 @@ class Cluster:
     def other_states(self) -> Counter[str]:
         """States that were counted elsewhere."""
         return Counter()
+
+    # what the cores do
+
+    def follow(self, group: int, core: RaftCore, log: GroupLog, life: Process) -> None:
+        """A core was made, in this life of a node."""
+        if not self.validates:
+            return
+        if group not in self.judges:
+            self.judges[group] = Judge(_now_ns, partial(self._illegal, group), self.in_doubt)
+        vote = Vote(log.hard_state.term, log.hard_state.vote)
+        self.judges[group].follow(core, vote, lambda: not life.dead)
+
+    def in_doubt(self) -> bool:
+        """A disk may have lost what it had synced: the model of Raft has no word for that."""
+        return any(box.doubtful for box in self.machines)
+
+    def _illegal(self, group: int, what: str) -> None:
+        self.events.break_promise(f"group {group}: {what}")
 
     # parts of machines
 
@@ -169,6 +196,10 @@ class Cluster:
             box.heal()
         self.gate.resume_all()
         self.healed.set()
+
+
+def _now_ns() -> int:
+    return round(trio.current_time() * 1e9)
 
 
 def _latency_ns(random: Random, sync_ns: int, operation: Operation) -> int:

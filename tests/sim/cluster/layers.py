@@ -15,16 +15,16 @@ STATES = {"groups": GROUP_STATES, "brokers": BROKER_STATES}
 """By layer, the states that a large batch must reach."""
 
 
-def run_layer(layer: str, seed: int) -> Report:
+def run_layer(layer: str, seed: int, *, validate: bool = False) -> Report:
     """One seed."""
-    return run_any(draw(seed, layer))
+    return run_any(draw(seed, layer), validate=validate)
 
 
-def run_any(plan: Plan, *, trace: bool = False) -> Report:
-    """A plan of whatever layer."""
+def run_any(plan: Plan, *, trace: bool = False, validate: bool = False) -> Report:
+    """A plan of whatever layer. `validate`: the reference model judges what its cores do."""
     if plan.layer == "groups":
-        return run_plan(World, plan, trace=trace)
+        return run_plan(World, plan, trace=trace, validate=validate)
     if plan.layer == "brokers":
         with watched(settings_of(plan.shape).transfers):
-            return run_plan(BrokerWorld, plan, trace=trace)
+            return run_plan(BrokerWorld, plan, trace=trace, validate=validate)
     raise ValueError(f"there is no layer called {plan.layer!r}: {', '.join(LAYERS)}")

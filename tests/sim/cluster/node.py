@@ -244,6 +244,7 @@ class Life:
             return
         world.cores[number][replica] = group.core
         group.core.observer = Watch(group.core, checker, world.cores[number], check, world.events.reached)
+        world.follow(number, group.core, log, self)
         self.peers.add(group)
 
     def _log_of(self, group: int) -> GroupLog | None:

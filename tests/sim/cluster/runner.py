@@ -30,6 +30,8 @@ HASH_SEEDS = ("1", "2")
 """PYTHONHASHSEED of the first and of the second run of a seed."""
 COLLECT_EVERY = 4
 """Runs after which a worker collects what they left."""
+VALIDATE = "validate"
+"""Third argument of a worker that has the reference model judge what the cores do."""
 
 
 @dataclass(slots=True)
@@ -44,6 +46,7 @@ class Outcome:
     simulated_s: float
     steps: int
     acknowledged: int
+    judged: int
     cpu_s: float
 
 
@@ -56,6 +59,7 @@ class Batch:
     cpu_s: float = 0.0
     steps: int = 0
     acknowledged: int = 0
+    judged: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     states: Counter[str] = field(default_factory=Counter)
     broken: dict[int, list[str]] = field(default_factory=dict)
@@ -73,6 +77,7 @@ class Batch:
         self.simulated_s += outcome.simulated_s
         self.steps += outcome.steps
         self.acknowledged += outcome.acknowledged
+        self.judged += outcome.judged
         self.faults.update(outcome.faults)
         self.states.update(outcome.states)
         if outcome.broken:
@@ -87,16 +92,25 @@ class Batch:
 
 
 def run_batch(
-    layer: str, seeds: Sequence[int], jobs: int, twice: bool, progress: Callable[[Batch], None]
+    layer: str,
+    seeds: Sequence[int],
+    jobs: int,
+    twice: bool,
+    progress: Callable[[Batch], None],
+    *,
+    validate: bool = False,
 ) -> Batch:
-    """Run all seeds, `twice` with different hash seeds, in so many processes at a time."""
+    """Run all seeds, `twice` with different hash seeds, in so many processes at a time.
+
+    `validate`: what the cores do is judged by the reference model.
+    """
     batch = Batch()
     shares = [(hash_seed, seeds[job::jobs]) for job in range(jobs) for hash_seed in HASH_SEEDS[: 1 + twice]]
     waiting = [share for share in shares if share[1]]
     with selectors.DefaultSelector() as selector:
         while waiting or selector.get_map():
             while waiting and len(selector.get_map()) < jobs:
-                _start(selector, layer, *waiting.pop(0))
+                _start(selector, layer, *waiting.pop(0), validate)
             for key, _ in selector.select():
                 _hear(selector, key.data, batch)
                 progress(batch)
@@ -111,9 +125,18 @@ class _Worker:
     rest: bytes = b""
 
 
-def _start(selector: selectors.BaseSelector, layer: str, hash_seed: str, seeds: Sequence[int]) -> None:
+def _start(
+    selector: selectors.BaseSelector, layer: str, hash_seed: str, seeds: Sequence[int], validate: bool
+) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.sim.cluster.runner", layer, ",".join(map(str, seeds))],
+        [
+            sys.executable,
+            "-m",
+            "tests.sim.cluster.runner",
+            layer,
+            ",".join(map(str, seeds)),
+            *[VALIDATE] * validate,
+        ],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         cwd=ROOT,
@@ -141,12 +164,12 @@ def _hear(selector: selectors.BaseSelector, worker: _Worker, batch: Batch) -> No
             ]
 
 
-def run_one(layer: str, seed: int) -> Outcome:
+def run_one(layer: str, seed: int, *, validate: bool = False) -> Outcome:
     """One seed in this process."""
     from tests.sim.cluster.layers import run_layer  # the parent process needs none of it
 
     from_s = time.process_time()
-    report = run_layer(layer, seed)
+    report = run_layer(layer, seed, validate=validate)
     return Outcome(
         seed,
         report.digest,
@@ -156,16 +179,17 @@ def run_one(layer: str, seed: int) -> Outcome:
         report.simulated_s,
         report.steps,
         report.acknowledged,
+        report.judged,
         time.process_time() - from_s,
     )
 
 
-def _work(layer: str, seeds: Sequence[int]) -> None:
+def _work(layer: str, seeds: Sequence[int], validate: bool) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     gc.disable()
     for number, seed in enumerate(seeds):
         outcome: dict[str, Any] = {
-            name: getattr(found, name) for found in [run_one(layer, seed)] for name in _FIELDS
+            name: getattr(found, name) for found in [run_one(layer, seed, validate=validate)] for name in _FIELDS
         }
         sys.stdout.write(json.dumps(outcome) + "\n")
         sys.stdout.flush()
@@ -179,4 +203,4 @@ def _work(layer: str, seeds: Sequence[int]) -> None:
 _FIELDS = Outcome.__slots__
 
 if __name__ == "__main__":
-    _work(sys.argv[1], [int(seed) for seed in sys.argv[2].split(",")])
+    _work(sys.argv[1], [int(seed) for seed in sys.argv[2].split(",")], VALIDATE in sys.argv[3:])

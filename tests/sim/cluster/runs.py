@@ -15,14 +15,17 @@ from tests.sim.run import Deadlock, NeverEnds, Steps, run_sim
 from tests.sim.storage_world import small_limits
 
 
-def run_plan(make: Callable[[Plan], Cluster], plan: Plan, *, trace: bool = False) -> Report:
-    """`make` gives the cluster, inside the simulated loop."""
+def run_plan(
+    make: Callable[[Plan], Cluster], plan: Plan, *, trace: bool = False, validate: bool = False
+) -> Report:
+    """`make` gives the cluster, inside the simulated loop. `validate`: the reference model judges its cores."""
     steps = Steps()
     world: Cluster | None = None
 
     async def inside(random: Random) -> float:
         nonlocal world
         world = make(plan)
+        world.validates = validate
         with logs_to(world.events):
             try:
                 await world.run()
@@ -58,6 +61,7 @@ def run_plan(make: Callable[[Plan], Cluster], plan: Plan, *, trace: bool = False
         simulated_s,
         steps.steps,
         world.acknowledged,
+        sum(judge.model.accepted for judge in world.judges.values()),
         list(events.lines()) if trace or events.broken else (),
     )
 

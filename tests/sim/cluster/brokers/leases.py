@@ -44,19 +44,17 @@ class LeaseChecker:
         for offset in range(first, last + 1):
             self._returned[partition, offset, lease_id] = None
 
-    def acknowledged(self, partition: str, lease_id: int, first: int, last: int) -> None:
-        """The log says that these messages are done with, if that lease held them."""
+    def acknowledged(self, partition: str, stamp_ms: int, lease_id: int, first: int, last: int) -> None:
+        """The log says at `stamp_ms` that these messages are done with, if that lease held them."""
         for offset in range(first, last + 1):
-            held = self._held.get((partition, offset))
-            if held is not None and held.lease_id == lease_id and not self._may_be_over(partition, offset, held):
+            if self._holds(partition, offset, lease_id, stamp_ms):
                 self._acked[partition, offset] = None
 
-    def extended(self, partition: str, lease_id: int, first: int, last: int, until_ms: int) -> None:
-        """The log says that these messages are held until then, if that lease held them."""
+    def extended(self, partition: str, stamp_ms: int, lease_id: int, first: int, last: int, until_ms: int) -> None:
+        """The log says at `stamp_ms` that these messages are held until then, if that lease held them."""
         for offset in range(first, last + 1):
-            held = self._held.get((partition, offset))
-            if held is not None and held.lease_id == lease_id:
-                self._held[partition, offset] = held._replace(until_ms=until_ms)
+            if self._holds(partition, offset, lease_id, stamp_ms):
+                self._held[partition, offset] = self._held[partition, offset]._replace(until_ms=until_ms)
 
     def granted(
         self,
@@ -84,6 +82,16 @@ class LeaseChecker:
             self.broken(f"{where} is leased with delivery {held.deliveries} behind {former.deliveries}")
         if stamp_ms < former.until_ms and not self._may_be_over(partition, offset, former):
             self.broken(f"{where} is leased to {held.consumer} while {former.consumer} holds it")
+
+    def _holds(self, partition: str, offset: int, lease_id: int, stamp_ms: int) -> bool:
+        """That lease certainly holds it: whoever is late may or may not be heard."""
+        held = self._held.get((partition, offset))
+        return (
+            held is not None
+            and held.lease_id == lease_id
+            and stamp_ms < held.until_ms
+            and not self._may_be_over(partition, offset, held)
+        )
 
     def _may_be_over(self, partition: str, offset: int, held: Held) -> bool:
         node, incarnation, _ = held.consumer.split(".")

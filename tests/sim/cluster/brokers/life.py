@@ -115,6 +115,7 @@ class BrokerLife:
         cores = world.cores.setdefault(group, {})
         cores[core.replica] = core
         core.observer = Watch(core, world.checker(group), cores, check, world.events.reached)
+        world.follow(group, core, log, self)
 
     async def run(self) -> None:
         """Until it is crashed, or ends by itself."""
@@ -133,8 +134,10 @@ class BrokerLife:
     def _judge(self, group: BaseExceptionGroup) -> None:
         events = self.world.events
         _, others = group.split(
-            lambda error: isinstance(error, trio.Cancelled)
-            or (self.dead and isinstance(error, CrashHere | trio.ClosedResourceError))  # its listeners are gone
+            lambda error: (
+                isinstance(error, trio.Cancelled)
+                or (self.dead and isinstance(error, CrashHere | trio.ClosedResourceError))
+            )  # its listeners are gone
         )
         failed, others = others.split(StorageFailed) if others is not None else (None, None)
         if failed is not None and not self.dead:

@@ -288,8 +288,7 @@ class Consumer(Program):
         draw = self.random.random()
         try:
             if draw < 0.1 and not self.world.healed.is_set():
-                await message.nack()
-                self.world.events.reached("message returned")
+                await self._give_back(message)
                 return
             if draw < 0.2 and not self.world.healed.is_set():
                 with trio.CancelScope(shield=True):
@@ -299,6 +298,14 @@ class Consumer(Program):
         except PlaitError as error:
             self.reached(error)
         await self._acknowledge(message)
+
+    async def _give_back(self, message: Leased) -> None:
+        """Once it was tried the message is settled, for this consumer: it comes again or does not."""
+        try:
+            await message.nack()
+            self.world.events.reached("message returned")
+        except PlaitError as error:
+            self.reached(error)
 
     async def _acknowledge(self, message: Leased) -> None:
         book, place = self.world.queue, (message.partition, message.offset)

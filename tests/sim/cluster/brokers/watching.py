@@ -92,10 +92,10 @@ def _tell_leases(life: BrokerLife, partition: str, entry: Entry) -> None:
                 leases.returned(partition, *item)
         elif command == Command.ACK:
             for item in arguments[1]:
-                leases.acknowledged(partition, *item)
+                leases.acknowledged(partition, stamp_ms, *item)
         elif command == Command.EXTEND:
             for lease_id, first, last in arguments[1]:
-                leases.extended(partition, lease_id, first, last, stamp_ms + arguments[2])
+                leases.extended(partition, stamp_ms, lease_id, first, last, stamp_ms + arguments[2])
 
 
 class WatchedConsumers(Consumers):

@@ -74,6 +74,10 @@ class BrokerWorld(Cluster):
         lost = {box.name for box in boxes} | {box.name for box in self.boxes if box.own_disk is not None}
         return 2 * len(lost) < len(self.boxes)
 
+    def in_doubt(self) -> bool:
+        """See Cluster."""
+        return super().in_doubt() or any(box.own_disk is not None for box in self.boxes)
+
     @property
     def acknowledged(self) -> int:
         """See Cluster."""
