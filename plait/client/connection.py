@@ -341,7 +341,7 @@ class Connection:
         quiet_s, dead_s = (QUIET_OF_SEVERAL_S, DEAD_OF_SEVERAL_S) if several else (QUIET_S, DEAD_S)
         while True:
             heard_s = self._heard_s
-            await anyio.sleep(heard_s + quiet_s - anyio.current_time())
+            await anyio.sleep(max(0.0, heard_s + quiet_s - anyio.current_time()))
             if self._heard_s == heard_s:  # a sleep may end a rounding too early: nothing was heard, that counts
                 self.post(Ping(0), _ignore)
                 await anyio.sleep(dead_s - quiet_s)

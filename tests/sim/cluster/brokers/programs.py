@@ -274,8 +274,10 @@ class Consumer(Program):
                     for _ in range(random.choice((5, 50, 1_000))):
                         if self.world.emptied.is_set():
                             break
+                        message: Leased | None = None
                         with trio.move_on_after(LOOK_S):
                             message = await anext(consumer)
+                        if message is not None:
                             await self._take(message, lease_s or self.world.plan.shape.lease_ms / 1_000)
             except PlaitError as error:
                 self.reached(error)
@@ -291,8 +293,7 @@ class Consumer(Program):
                 await self._give_back(message)
                 return
             if draw < 0.2 and not self.world.healed.is_set():
-                with trio.CancelScope(shield=True):
-                    await trio.sleep(self.random.uniform(0, 1.5) * lease_s)
+                await trio.sleep(self.random.uniform(0, 1.5) * lease_s)
             elif draw < 0.25:
                 await message.extend(lease_s)
         except PlaitError as error:
