@@ -7,6 +7,7 @@ driver ── inputs ──> core ── append, truncate_after ──> Recorded
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from replication.machine import Entry, Proposal
@@ -88,17 +89,22 @@ class Recorder:
 
     def log(self, replica: int, log: Log) -> RecordedLog:
         """What the core is to be given for its log."""
-        return RecordedLog(log, self._writes.setdefault(replica, []).append)
+        return RecordedLog(log, partial(self.wrote, replica))
 
-    def started(self, core: Any, log: Log, vote: Vote) -> None:
-        """A core was made of this log and vote; from now on it is observed."""
+    def wrote(self, replica: int, write: Write) -> None:
+        """Its log was just told to write this."""
+        self._writes.setdefault(replica, []).append(write)
+
+    def started(self, core: Any, log: Log, vote: Vote, *, observe: bool = True) -> None:
+        """A core was made of this log and vote; from now on it is observed, unless somebody else does that."""
         self._writes.setdefault(core.replica, []).clear()
         memberships = tuple((index, self._bytes(membership)) for index, membership in core.memberships)
         if not memberships or memberships[0][0] > log.snapshot_index:  # there is no snapshot that names members
             memberships = (log.snapshot_index, self._bytes(_NOBODY)), *memberships
         state = self._state(core, log)
         self._tell(Started(self._clock(), core.replica, listing(log, vote), memberships, state))
-        core.observer = lambda name, arguments: self.observed(core, log, name, arguments)
+        if observe:
+            core.observer = partial(self.observed, core, log)
 
     def observed(self, core: Any, log: Log, name: str, arguments: tuple[Any, ...]) -> None:
         """An input has come to its end."""
