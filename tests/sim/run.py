@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 T = TypeVar("T")
-STEPS_MAX = 20_000_000
+STEPS_MAX = 4_000_000
 """Task steps that one run may take; more means that it never ends."""
 TRACE_LINES = 200
 """Scheduler events kept for a report of a failed run."""

@@ -6,20 +6,18 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tests.sim.cluster.layers import STATES, run_any
-from tests.sim.cluster.plan import LAYERS, Plan, draw, shrink
-from tests.sim.cluster.runner import Batch, run_batch
-from tests.sim.cluster.sometimes import never
+from tests.sim.cluster.layers import run_any
+from tests.sim.cluster.plan import BOTH, LAYERS, Plan, draw, layer_of, shrink
+from tests.sim.cluster.runner import Batch, Tally, run_batch
+from tests.sim.cluster.sometimes import missed
 
-MANY_SEEDS = 2_000
-"""Seeds from which on a batch must have reached every state that it is to reach."""
 SHOWN_FAILURES = 10
 """Failing seeds that the report tells of."""
 
@@ -31,7 +29,7 @@ def main() -> int:
     if options.plan:
         return _replay(Plan.from_json(Path(options.plan).read_text()), options, console)
     if options.seed is not None:
-        return _replay(draw(options.seed, options.layer), options, console)
+        return _replay(draw(options.seed, layer_of(options.layer, options.seed)), options, console)
     first, _, last = options.seeds.partition("..")
     seeds = range(int(first), int(last or first) + 1)
     return _many(seeds, options, console)
@@ -44,7 +42,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--trace", action="store_true", help="print the events of --seed in any case")
     parser.add_argument("--plan", help="a file with a plan, as a shrunk seed prints it, to be run")
     parser.add_argument("--shrink", action="store_true", help="cut a failing --seed or --plan down first")
-    parser.add_argument("--layer", default="groups", choices=LAYERS, help="what is simulated (default: groups)")
+    parser.add_argument("--layer", default=BOTH, choices=(*LAYERS, BOTH), help="what is simulated (default: both)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     parser.add_argument("--twice", action="store_true", help="run each seed twice and compare the digests")
     parser.add_argument("--validate", action="store_true", help="hold every step of the cores against the papers")
@@ -70,30 +68,37 @@ def _many(seeds: Sequence[int], options: argparse.Namespace, console: Console) -
             lambda now: progress.update(task, completed=now.runs, broken=len(now.broken) + len(now.differing)),
             validate=options.validate,
         )
-    missed = never(batch.states, STATES[layer]) if len(seeds) >= MANY_SEEDS else []
-    _report(layer, seeds, batch, missed, console)
-    return 1 if batch.broken or batch.differing or missed else 0
+    absent = {name: missed(name, tally.runs, tally.faults, tally.states) for name, tally in batch.tallies.items()}
+    _report(seeds, batch, absent, console)
+    return 1 if batch.broken or batch.differing or any(absent.values()) else 0
 
 
-def _report(layer: str, seeds: Sequence[int], batch: Batch, missed: list[str], console: Console) -> None:
-    console.print(
-        f"{layer}, seeds {seeds[0]}..{seeds[-1]}: {batch.runs} runs, {batch.simulated_s / 3_600:.2f} simulated"
-        f" hours, {batch.acknowledged:,} operations acknowledged,"
-        f" {batch.cpu_s / max(batch.runs, 1):.2f} s of CPU each"
-    )
-    if batch.judged:
-        console.print(f"steps of Raft cores judged by the reference model: {batch.judged:,}")
-    console.print(f"faults: {_counts(batch.faults)}")
-    console.print(f"states reached: {_counts(batch.states)}")
-    if missed:
-        console.print(f"NEVER REACHED: {', '.join(missed)}")
+def _report(seeds: Sequence[int], batch: Batch, absent: Mapping[str, Sequence[str]], console: Console) -> None:
+    for layer, tally in sorted(batch.tallies.items()):
+        _tell(layer, tally, console)
+        if absent[layer]:
+            console.print(f"NEVER REACHED: {', '.join(absent[layer])}")
+        console.print()
     for seed, broken in sorted(batch.broken.items())[:SHOWN_FAILURES]:
         console.print(f"BROKEN seed {seed}: {broken[0]}")
     for seed in sorted(batch.differing)[:SHOWN_FAILURES]:
         console.print(f"NOT REPRODUCIBLE: seed {seed} ran in two ways")
     console.print(
-        f"violations: {len(batch.broken)}, not reproducible: {len(batch.differing)}, digest {batch.digest()}"
+        f"seeds {seeds[0]}..{seeds[-1]}, {batch.runs} runs: violations {len(batch.broken)},"
+        f" not reproducible {len(batch.differing)}, digest {batch.digest()}"
     )
+
+
+def _tell(layer: str, tally: Tally, console: Console) -> None:
+    console.print(
+        f"{layer}: {tally.runs:,} runs, {tally.simulated_s / 3_600:.2f} simulated hours,"
+        f" {tally.acknowledged:,} operations acknowledged, {tally.steps:,} steps of tasks,"
+        f" {tally.cpu_s / max(tally.runs, 1):.2f} s of CPU each"
+    )
+    if tally.judged:
+        console.print(f"  steps of Raft cores judged by the reference model: {tally.judged:,}")
+    console.print(f"  faults: {_counts(tally.faults)}")
+    console.print(f"  states reached: {_counts(tally.states)}")
 
 
 def _counts(counts: Counter[str]) -> str:

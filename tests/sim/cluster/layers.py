@@ -8,11 +8,7 @@ from tests.sim.cluster.cluster import Report
 from tests.sim.cluster.plan import LAYERS, Plan, draw
 from tests.sim.cluster.runs import run_plan
 from tests.sim.cluster.settings import settings_of
-from tests.sim.cluster.sometimes import BROKER_STATES, GROUP_STATES
 from tests.sim.cluster.world import World
-
-STATES = {"groups": GROUP_STATES, "brokers": BROKER_STATES}
-"""By layer, the states that a large batch must reach."""
 
 
 def run_layer(layer: str, seed: int, *, validate: bool = False) -> Report:

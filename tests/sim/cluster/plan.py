@@ -103,6 +103,8 @@ class Plan:
 
 LAYERS = ("groups", "brokers")
 """What can be simulated."""
+BOTH = "both"
+"""All of them, seed by seed."""
 LONG_MS: Mapping[str, tuple[int, int]] = {
     "lossy": (300, 2_500),
     "slow links": (300, 1_500),
@@ -152,6 +154,13 @@ _RARE = {"power cut everywhere": 0.4, "old disk": 0.4, "empty disk": 0.5, "rot":
 """Weights of what should not be in every plan at full strength."""
 
 
+def layer_of(layers: str, seed: int) -> str:
+    """The layer of a seed; of BOTH, one of ten has brokers, which take longer."""
+    if layers != BOTH:
+        return layers
+    return "brokers" if seed % 10 == seed // 10 % 10 else "groups"
+
+
 def draw(seed: int, layer: str = "groups", *, kinds: tuple[str, ...] | None = None) -> Plan:
     """The plan of a seed; `kinds`: of these faults only."""
     random = Random(f"plan {layer} {seed}")
@@ -161,21 +170,37 @@ def draw(seed: int, layer: str = "groups", *, kinds: tuple[str, ...] | None = No
         chosen = [kind for kind in chosen if random.random() < 0.4] or ["kill", "partition"]
     weights = [random.uniform(0.2, 1.0) * _RARE.get(kind, 1.0) for kind in chosen]
     count = round(shape.safety_ms / 1_000 * random.choice((0.5, 1, 1.5, 2.5)))
-    faults: list[PlannedFault] = []
-    for _ in range(count):
-        (kind,) = random.choices(chosen, weights)
-        least, longest = LONG_MS[kind]
-        faults.append(
-            PlannedFault(
-                at_ms=random.randrange(200, shape.safety_ms),
-                kind=kind,
-                node=random.randrange(60),
-                other=random.randrange(60),
-                for_ms=random.randrange(least, longest + 1),
-                draw=random.getrandbits(30),
-            )
-        )
+    faults = [
+        _fault(random, kind, random.randrange(200, shape.safety_ms))
+        for kind in random.choices(chosen, weights, k=count)
+    ]
+    if kinds is None:
+        faults += _dealt(random, KINDS[layer][seed % len(KINDS[layer])], shape.safety_ms)
     return Plan(seed, layer, shape, tuple(sorted(faults, key=lambda fault: fault.at_ms)))
+
+
+def _fault(random: Random, kind: str, at_ms: int) -> PlannedFault:
+    least, longest = LONG_MS[kind]
+    return PlannedFault(
+        at_ms=at_ms,
+        kind=kind,
+        node=random.randrange(60),
+        other=random.randrange(60),
+        for_ms=random.randrange(least, longest + 1),
+        draw=random.getrandbits(30),
+    )
+
+
+def _dealt(random: Random, kind: str, safety_ms: int) -> list[PlannedFault]:
+    """Seeds take turns with the kinds, so that a batch has each of them; what must come before it comes, too."""
+    fault = _fault(random, kind, random.randrange(safety_ms // 2, safety_ms))
+    if kind == "rot":  # it often finds nothing that is old enough
+        return [fault, *(_fault(random, kind, random.randrange(safety_ms // 2, safety_ms)) for _ in range(3))]
+    if kind == "old disk":  # there must have been lives before this one
+        kills = [(safety_ms // 6, 20), (safety_ms // 3, 20)]
+        killed = [replace(fault, kind="kill", at_ms=at, for_ms=long, draw=0) for at, long in kills]
+        return [*killed, replace(fault, at_ms=safety_ms * 2 // 3)]
+    return [fault]
 
 
 def _shape(random: Random) -> Shape:

@@ -25,6 +25,8 @@ from typing import Any
 
 import structlog
 
+from tests.sim.cluster.plan import layer_of
+
 ROOT = Path(__file__).parents[3]
 HASH_SEEDS = ("1", "2")
 """PYTHONHASHSEED of the first and of the second run of a seed."""
@@ -38,6 +40,7 @@ VALIDATE = "validate"
 class Outcome:
     """What one run came to, as a worker tells it."""
 
+    layer: str
     seed: int
     digest: str
     broken: list[str]
@@ -51,8 +54,8 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class Batch:
-    """What many runs came to."""
+class Tally:
+    """What the runs of one layer came to."""
 
     runs: int = 0
     simulated_s: float = 0.0
@@ -62,24 +65,46 @@ class Batch:
     judged: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     states: Counter[str] = field(default_factory=Counter)
-    broken: dict[int, list[str]] = field(default_factory=dict)
-    differing: list[int] = field(default_factory=list)
-    """Seeds whose two runs were not the same."""
-    _digests: dict[int, str] = field(default_factory=dict)
 
     def take(self, outcome: Outcome) -> None:
-        """Add a run; the second one of a seed is compared with the first and counts for nothing else."""
-        self.cpu_s += outcome.cpu_s
-        known = self._digests.setdefault(outcome.seed, outcome.digest)
-        if known != outcome.digest and outcome.seed not in self.differing:
-            self.differing.append(outcome.seed)
+        """Add a run."""
         self.runs += 1
         self.simulated_s += outcome.simulated_s
+        self.cpu_s += outcome.cpu_s
         self.steps += outcome.steps
         self.acknowledged += outcome.acknowledged
         self.judged += outcome.judged
         self.faults.update(outcome.faults)
         self.states.update(outcome.states)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What many runs came to."""
+
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    """By layer."""
+    broken: dict[int, list[str]] = field(default_factory=dict)
+    differing: list[int] = field(default_factory=list)
+    """Seeds whose two runs were not the same."""
+    _digests: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> int:
+        """Of all layers."""
+        return sum(tally.runs for tally in self.tallies.values())
+
+    @property
+    def seeds(self) -> int:
+        """How many there were, run once or twice."""
+        return len(self._digests)
+
+    def take(self, outcome: Outcome) -> None:
+        """Add a run; the second one of a seed is compared with the first."""
+        known = self._digests.setdefault(outcome.seed, outcome.digest)
+        if known != outcome.digest and outcome.seed not in self.differing:
+            self.differing.append(outcome.seed)
+        self.tallies.setdefault(outcome.layer, Tally()).take(outcome)
         if outcome.broken:
             self.broken[outcome.seed] = outcome.broken
 
@@ -92,7 +117,7 @@ class Batch:
 
 
 def run_batch(
-    layer: str,
+    layers: str,
     seeds: Sequence[int],
     jobs: int,
     twice: bool,
@@ -100,7 +125,7 @@ def run_batch(
     *,
     validate: bool = False,
 ) -> Batch:
-    """Run all seeds, `twice` with different hash seeds, in so many processes at a time.
+    """Run all seeds of a layer, or of BOTH; `twice` with different hash seeds, in so many processes at a time.
 
     `validate`: what the cores do is judged by the reference model.
     """
@@ -110,7 +135,7 @@ def run_batch(
     with selectors.DefaultSelector() as selector:
         while waiting or selector.get_map():
             while waiting and len(selector.get_map()) < jobs:
-                _start(selector, layer, *waiting.pop(0), validate)
+                _start(selector, layers, *waiting.pop(0), validate)
             for key, _ in selector.select():
                 _hear(selector, key.data, batch)
                 progress(batch)
@@ -126,14 +151,14 @@ class _Worker:
 
 
 def _start(
-    selector: selectors.BaseSelector, layer: str, hash_seed: str, seeds: Sequence[int], validate: bool
+    selector: selectors.BaseSelector, layers: str, hash_seed: str, seeds: Sequence[int], validate: bool
 ) -> None:
     process = subprocess.Popen(
         [
             sys.executable,
             "-m",
             "tests.sim.cluster.runner",
-            layer,
+            layers,
             ",".join(map(str, seeds)),
             *[VALIDATE] * validate,
         ],
@@ -164,13 +189,15 @@ def _hear(selector: selectors.BaseSelector, worker: _Worker, batch: Batch) -> No
             ]
 
 
-def run_one(layer: str, seed: int, *, validate: bool = False) -> Outcome:
+def run_one(layers: str, seed: int, *, validate: bool = False) -> Outcome:
     """One seed in this process."""
     from tests.sim.cluster.layers import run_layer  # the parent process needs none of it
 
+    layer = layer_of(layers, seed)
     from_s = time.process_time()
     report = run_layer(layer, seed, validate=validate)
     return Outcome(
+        layer,
         seed,
         report.digest,
         report.broken,
@@ -184,12 +211,12 @@ def run_one(layer: str, seed: int, *, validate: bool = False) -> Outcome:
     )
 
 
-def _work(layer: str, seeds: Sequence[int], validate: bool) -> None:
+def _work(layers: str, seeds: Sequence[int], validate: bool) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     gc.disable()
     for number, seed in enumerate(seeds):
         outcome: dict[str, Any] = {
-            name: getattr(found, name) for found in [run_one(layer, seed, validate=validate)] for name in _FIELDS
+            name: getattr(found, name) for found in [run_one(layers, seed, validate=validate)] for name in _FIELDS
         }
         sys.stdout.write(json.dumps(outcome) + "\n")
         sys.stdout.flush()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from tests.sim.cluster.plan import KINDS
+
 GROUP_STATES = (
     "leader changed",
     "candidate lost",
@@ -63,8 +65,19 @@ BROKER_STATES = (
     "told storage_full",
 )
 """Of the layer of brokers."""
+STATES = {"groups": GROUP_STATES, "brokers": BROKER_STATES}
+"""By layer."""
+SEEN_WITH_RUNS = {"groups": 250, "brokers": 250}
+"""By layer, the runs from which on a batch must have reached everything."""
+
+
+def missed(layer: str, runs: int, faults: Counter[str], states: Counter[str]) -> list[str]:
+    """The kinds of faults that never struck, and the states that were never reached, in a batch large enough."""
+    if runs < SEEN_WITH_RUNS[layer]:
+        return []
+    return [*never(faults, KINDS[layer]), *never(states, STATES[layer])]
 
 
 def never(counts: Counter[str], expected: Iterable[str]) -> list[str]:
-    """The states that a batch did not reach."""
-    return [state for state in expected if not counts[state]]
+    """The names that a batch did not count."""
+    return [name for name in expected if not counts[name]]

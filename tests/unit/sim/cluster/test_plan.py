@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.sim.cluster.plan import LONG_MS, Plan, draw, shrink
+import pytest
+
+from tests.sim.cluster.plan import BOTH, KINDS, LAYERS, Plan, draw, layer_of, shrink
 
 
-def test_equal_seeds_give_equal_plans_and_all_kinds_are_drawn() -> None:
-    plans = [draw(seed) for seed in range(200)]
-    assert plans == [draw(seed) for seed in range(200)]
-    assert {fault.kind for plan in plans for fault in plan.faults} == set(LONG_MS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_equal_seeds_give_equal_plans_and_few_of_them_have_all_kinds(layer: str) -> None:
+    plans = [draw(seed, layer) for seed in range(len(KINDS[layer]))]
+    assert plans == [draw(seed, layer) for seed in range(len(KINDS[layer]))]
+    assert {fault.kind for plan in plans for fault in plan.faults} == set(KINDS[layer])
+
+
+def test_one_of_ten_seeds_has_brokers_and_those_have_all_kinds() -> None:
+    seeds = [seed for seed in range(300) if layer_of(BOTH, seed) == "brokers"]
+    assert len(seeds) == 30
+    drawn = {fault.kind for seed in seeds for fault in draw(seed, "brokers").faults}
+    assert drawn == set(KINDS["brokers"])
+    assert layer_of("groups", seeds[0]) == "groups"
 
 
 def test_a_plan_survives_json() -> None:
