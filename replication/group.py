@@ -405,9 +405,11 @@ class Group(Actor):
             links.asleep(self.group, core.term, self.leader_node, ())
 
     def _synced(self, io: int, error: Exception | None) -> None:
-        """Called by the storage, on the loop, in order of writing."""
-        if error is not None:
-            self.fence(f"the log could not be written: {error}")
+        """Called by the storage, on the loop, in order of writing; with an error maybe while the core writes."""
+        if error is not None and self._raft_log.writing:
+            self.post((RaftCore.fence, _not_written(error)), always=True)  # it is to finish what it does first
+        elif error is not None:
+            self.fence(_not_written(error))
         elif self.core is not None and not self.stopped:
             self.core.persisted(self.host.clock.monotonic_ns(), io)
             self._act()
@@ -537,7 +539,7 @@ class Group(Actor):
 
     def _founded(self, error: Exception | None) -> None:
         if error is not None:
-            self.fence(f"the log could not be written: {error}")
+            self.fence(_not_written(error))
 
     async def _load(self, replica: int, first_index: int) -> None:
         """Read entries for a follower from the disk."""
@@ -630,6 +632,10 @@ class Group(Actor):
             self.fence(f"storage is damaged: {damage}")
         else:
             self.post((RaftCore.found_damage,), always=True)
+
+
+def _not_written(error: Exception) -> str:
+    return f"the log could not be written: {error}"
 
 
 _OWN_KINDS = (KIND_NOOP, KIND_MEMBERSHIP)

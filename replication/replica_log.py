@@ -18,10 +18,12 @@ from replication.storage.log import GroupLog, HardState
 class ReplicaLog:
     """The Log of a core, over a GroupLog. See replication/raft/log.py."""
 
-    __slots__ = ("_log", "_on_durable", "_unapplied")
+    __slots__ = ("_log", "_on_durable", "_unapplied", "writing")
 
     def __init__(self, log: GroupLog, on_durable: Callable[[int, Exception | None], None]) -> None:
         """`on_durable(io, error)` is called on the loop, in order of io."""
+        self.writing = False
+        """The core is within `append` or `truncate_after`: a disk that has failed before says so at once."""
         self._log = log
         self._on_durable = on_durable
         self._unapplied: deque[Entry] = deque()  # a run without gaps up to the end of the log, or empty
@@ -55,13 +57,17 @@ class ReplicaLog:
         hard_state = HardState(vote.term, vote.replica) if vote is not None else None
         if entries:
             self._unapplied.extend(entries)
+        self.writing = True
         self._log.append(entries, hard_state, partial(self._on_durable, io))
+        self.writing = False
 
     def truncate_after(self, index: int, io: int) -> None:
         """See raft.log.Log."""
         while self._unapplied and self._unapplied[-1].index > index:
             self._unapplied.pop()
+        self.writing = True
         self._log.truncate_after(index, partial(self._on_durable, io))
+        self.writing = False
 
     def take_unapplied(self, first_index: int, last_index: int, count: int) -> list[Entry]:
         """Up to `count` entries from `first_index` to `last_index` if they were appended in this life, else []."""
