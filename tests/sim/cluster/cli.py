@@ -60,14 +60,16 @@ def _many(seeds: Sequence[int], options: argparse.Namespace, console: Console) -
     )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(layer, total=len(seeds) * (1 + options.twice), broken=0)
-        batch = run_batch(
-            layer,
-            seeds,
-            options.jobs,
-            options.twice,
-            lambda now: progress.update(task, completed=now.runs, broken=len(now.broken) + len(now.differing)),
-            validate=options.validate,
-        )
+        told: dict[int, None] = {}
+
+        def look(now: Batch) -> None:
+            for seed in now.broken:
+                if seed not in told:  # at once: a long batch may be broken off
+                    told[seed] = None
+                    console.print(f"seed {seed} broke a promise: {now.broken[seed][0]}")
+            progress.update(task, completed=now.runs, broken=len(now.broken) + len(now.differing))
+
+        batch = run_batch(layer, seeds, options.jobs, options.twice, look, validate=options.validate)
     absent = {name: missed(name, tally.runs, tally.faults, tally.states) for name, tally in batch.tallies.items()}
     _report(seeds, batch, absent, console)
     return 1 if batch.broken or batch.differing or any(absent.values()) else 0
