@@ -436,7 +436,7 @@ class Group(Actor):
         self._waiting.reads_settled(output, self.applied_index)
         self._tell_links()
         timeless = self.alarm_ns is None and not self._in_line and core.next_deadline_ns() is not None
-        applicable = core.commit > self.applied_index and not self._catching_up
+        applicable = core.commit > self.applied_index and not self._catching_up and not self._blind
         if (output.standing is not None or applicable or timeless) and not self._scheduled:
             self.post(_LOOK, always=True)
 
