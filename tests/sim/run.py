@@ -137,9 +137,10 @@ def run_sim(seed: int, world: Callable[..., Awaitable[T]], *args: Any, trace: St
 
     async def watched() -> T:
         with trio.CancelScope() as watch.scope:
-            return await world(root, *args)
-        assert watch.error is not None
-        raise watch.error
+            result = await world(root, *args)
+        if watch.error is not None:  # also where the world took its cancellation for an end
+            raise watch.error
+        return result
 
     with _deterministic(root.getrandbits(64)):
         return trio.run(watched, clock=clock, instruments=[trace])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -64,6 +65,15 @@ def test_a_schedule_is_the_same_in_another_process_with_another_hash_seed() -> N
 def test_a_world_in_which_all_wait_is_a_deadlock() -> None:
     async def stuck(_: Random) -> None:
         await trio.Event().wait()
+
+    with pytest.raises(Deadlock):
+        run_sim(1, stuck)
+
+
+def test_a_world_that_takes_its_cancellation_for_an_end_is_a_deadlock_all_the_same() -> None:
+    async def stuck(_: Random) -> None:
+        with suppress(trio.Cancelled):
+            await trio.Event().wait()
 
     with pytest.raises(Deadlock):
         run_sim(1, stuck)
