@@ -39,17 +39,24 @@ class Members:
         """(group, replica) that must not come back: removed, or its disk is lost."""
         self.seen: dict[tuple[int, int], None] = {}
         """(group, replica) that have been on their nodes."""
+        self.alone_once: dict[str, None] = {}
+        """Boxes with a replica that is, or once was, the only voter of its group."""
         self._next: dict[int, int] = {}
         self._ids: dict[tuple[int, str, int], int] = {}  # (group, box, node id): the replica that is to be there
 
     def found(self, group: int, boxes: list[GroupBox]) -> Membership:
         """The first members of a group."""
         self.wanted[group] = boxes
+        self._note_alone(boxes)
         self._next[group] = len(boxes) + 1
         voters = {replica: box.node_id for replica, box in enumerate(boxes, 1)}
         for replica, box in enumerate(boxes, 1):
             self._ids[group, box.name, box.node_id] = replica
         return Membership(voters)
+
+    def _note_alone(self, boxes: list[GroupBox]) -> None:
+        if len(boxes) == 1:
+            self.alone_once[boxes[0].name] = None
 
     def is_settled(self, group: int) -> bool:
         """The members are those that are wanted, and everybody who leads knows."""
@@ -76,6 +83,7 @@ class Members:
     async def _look_after(self, group: int) -> None:
         while True:
             await trio.sleep(LOOK_S)
+            self._note_alone(self.wanted[group])  # before anybody is asked to make it so
             leader = self.leader(group)
             if leader is None or leader.group.core is None or self.is_settled(group):
                 if leader is not None:

@@ -66,7 +66,12 @@ class GroupBox(Box):
         return self.life.members if self.life is not None and self.life.started else {}
 
     def go_back(self, down_ms: int, random: Random) -> bool:
-        """Come back with the disk as it was at the end of an earlier life."""
+        """Come back with the disk as it was at the end of an earlier life.
+
+        Not where a replica here has ever been the only voter: on such a disk it needs nobody's consent to lead.
+        """
+        if self.name in self.world.members.alone_once:
+            return False
         if self.life is None or self.life.dead or not self.life.started or not self.images:
             return False
         image = random.choice(self.images).copy(self.random)
