@@ -11,8 +11,8 @@ from tests.sim.reference.model import Illegal
 from tests.sim.reference.step import Rules
 from tests.sim.reference.validate import Verdict, trace_of, validate
 
-SEEDS = 200
-"""Worlds that are judged here: about 700,000 events."""
+SEEDS = 130
+"""Worlds that are judged here: about 450,000 events."""
 DEAF_NS = 3_600 * 10**9
 """Longer than any world lasts."""
 
