@@ -233,6 +233,8 @@ def _refused(core: RaftCore, progress: Progress, answer: AppendAnswer) -> None:
     elif progress.pace is not Pace.PROBE or answer.index != progress.next - 1:
         return  # the answer to an older question
     agree = last_agreeing(core.log, min(answer.hint_index, core.log.last_index), answer.hint_term)
+    if not answer.damaged:  # it may contradict our snapshot's own entry: nothing earlier is left to ask for
+        agree = min(agree, answer.index - 1)
     progress.next = max(agree, progress.match) + 1
     same = progress.next == answer.index + 1  # it cannot tell, being damaged: the same question can wait
     progress.probed_ns = core.now_ns if same else None
