@@ -105,16 +105,31 @@ class Checkers:
             legal = dict(after.voters) == dict(before.voters)
         if before.voters and not legal:
             raise Violation("membership steps", f"{log.replica}: {before} to {after} at {entry.index}")
-        core = self.replicas[log.replica].core
+        replica = self.replicas[log.replica]
+        core = replica.core
         if core is not None and core.role is Role.LEADER and core.commit < at:
             raise Violation(
                 "membership steps", f"{log.replica} changes members before the last change is committed"
             )
+        if core is not None and core.role is Role.LEADER:
+            self._change_begun(replica, core, before, after)
         if after.joint:
             self.sometimes["joint membership entered"] += 1
         elif before.joint:
             self.sometimes["joint membership left"] += 1
         return entry.index, after
+
+    def _change_begun(self, replica: Replica, core: RaftCore, before: Membership, after: Membership) -> None:
+        """Behind a committed entry of its own term (the erratum of dissertation 4.1), and with voters that have
+        caught up (4.2.1)."""
+        log = replica.log
+        if log.term_at(core.commit) != core.term:
+            raise Violation("membership steps", f"{replica.id} changes members before it has committed anything")
+        for voter in after.voters:
+            other = self.replicas.get(voter)
+            lacks = log.last_index - (other.log.durable.last_index if other is not None else 0)
+            if not before.is_voter(voter) and lacks > replica.settings.promotion_entries:
+                raise Violation("voters have caught up", f"{voter} is to vote and lacks {lacks} entries")
 
     def _vote_written(self, log: MemoryLog, vote: Vote) -> None:
         before = log.seen.vote
@@ -153,6 +168,8 @@ class Checkers:
         kind = type(message)
         if kind in _SAID_BY_LEADERS:
             self._leader_speaks(replica, message)
+            if kind is TimeoutNow:
+                self._hands_over(replica, message.target)
         elif kind is AppendAnswer:
             self._acknowledges(replica, message)  # type: ignore[arg-type]  # just looked
         elif kind is VoteAnswer:
@@ -168,14 +185,22 @@ class Checkers:
             return
         raise Violation("only leaders lead", f"{replica.id} sends {type(message).__name__} of term {term}")
 
+    def _hands_over(self, replica: Replica, heir: int) -> None:
+        """Dissertation 3.10: to a follower that has everything; unless the leader has to go in any case."""
+        log, core = replica.log, replica.core
+        if core is None or core.role is not Role.LEADER or heir not in self.replicas:
+            return
+        if not self.replicas[heir].log.durable.holds(log.last_index, log.last_term):
+            raise Violation("heirs have everything", f"{replica.id} hands over to {heir}, which lacks entries")
+
     def _acknowledges(self, replica: Replica, message: AppendAnswer) -> None:
         if not message.success:
             return
-        durable = replica.log.durable
-        if durable.last_index < message.index:
+        durable, term = replica.log.durable, replica.log.term_at(message.index)
+        if durable.last_index < message.index or (term is not None and not durable.holds(message.index, term)):
             raise Violation(
                 "durable before said",
-                f"{replica.id} acknowledges {message.index}, has {durable.last_index} on disk",
+                f"{replica.id} acknowledges {message.index}/{term}, has up to {durable.last_index} on disk",
             )
         if durable.vote.term < message.term:
             raise Violation(
@@ -199,6 +224,7 @@ class Checkers:
             raise Violation("durable before said", f"{replica.id} votes for {candidate} in {term}, {vote} on disk")
 
     def _asks_votes(self, replica: Replica, message: VoteRequest) -> None:
+        self._may_campaign(replica)
         if message.pre:
             return
         self._votes_for(replica, message.term, replica.id)
@@ -206,6 +232,16 @@ class Checkers:
             self.sometimes["transfer campaigned"] += 1
         elif not self._granted(replica, message.term, pre=True):
             raise Violation("pre-vote first", f"{replica.id} campaigns in term {message.term} without being let")
+
+    def _may_campaign(self, replica: Replica) -> None:
+        """Whoever cannot lead, or should not, asks for nothing."""
+        core = replica.core
+        if core is not None and core.candidate == replica.seen.candidate:
+            return  # it began to campaign before this input
+        if replica.damaged or replica.installing:
+            raise Violation("only the whole campaign", f"{replica.id} campaigns, and its storage is not whole")
+        if not any(membership.is_voter(replica.id) for _, membership in replica.log.seen.memberships):
+            raise Violation("only voters campaign", f"{replica.id} campaigns, and is no voter")
 
     def _granted(self, replica: Replica, term: int, *, pre: bool) -> bool:
         """Whether a quorum of each set of voters that its log knows said yes."""
@@ -219,6 +255,48 @@ class Checkers:
         return True
 
     # ---- after an input
+
+    def delivered(self, replica: Replica, message: Message) -> None:
+        """Its core was just given that message."""
+        core, seen = replica.core, replica.seen
+        assert core is not None
+        if isinstance(message, VoteRequest) and message.pre and not seen.asleep:
+            now = (core.term, core.vote, core.role, core.leader, core.election_ns)
+            if now != (seen.term, seen.vote, seen.role, seen.leader, seen.election_ns):
+                raise Violation("pre-votes change nothing", f"{replica.id} changes for one of {message.source}")
+        elif isinstance(message, AppendAnswer) and core.role is Role.LEADER:
+            self._match(replica, core, message.source)
+
+    def _match(self, replica: Replica, core: RaftCore, follower: int) -> None:
+        """What a leader believes of a follower is so, and never less than it was."""
+        progress, other = core.progress.get(follower), self.replicas.get(follower)
+        if progress is None or other is None:
+            return
+        before, match = replica.seen.matches.get(follower, (progress, 0))
+        if before is progress and progress.match < match:
+            raise Violation("monotone", f"{replica.id} took {follower} for {match}, and now for {progress.match}")
+        replica.seen.matches[follower] = (progress, progress.match)
+        term = replica.log.term_at(progress.match)
+        if term is not None and not other.log.durable.holds(progress.match, term):
+            raise Violation(
+                "matches are on disk",
+                f"{replica.id} takes {follower} for {progress.match}/{term}, on its disk are"
+                f" {other.log.durable.last_index}, there {other.log.durable.term_at(progress.match)}",
+            )
+
+    def told_down(self, replica: Replica, node: int) -> None:
+        """Its links said that a node is silent: whoever sleeps and relies on it wakes."""
+        core, seen = replica.core, replica.seen
+        assert core is not None
+        if seen.asleep and core.asleep and seen.leader and core.membership.members().get(seen.leader) == node:
+            raise Violation("sleepers wake", f"{replica.id} sleeps on, and its leader's node is silent")
+
+    def stands(self, replica: Replica, *, ready: bool) -> None:
+        """It says what it is."""
+        core = replica.core
+        assert core is not None
+        if ready and replica.log.term_at(replica.applied) != core.term:
+            raise Violation("ready when applied", f"{replica.id} of {core.term}, applied {replica.applied}")
 
     def after(self, replica: Replica) -> None:
         """An input was given to this replica's core: look at what changed."""

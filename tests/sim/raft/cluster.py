@@ -62,6 +62,7 @@ class Cluster:
             replica.to_apply = out.commit
             self.apply_soon(replica)
         if out.standing is not None:
+            self.checkers.stands(replica, ready=out.standing.ready)
             self.stands(replica, out.standing)
         self._rarely(replica, out)
         if replica.log.pending:
@@ -83,6 +84,13 @@ class Cluster:
             self.read_lost(replica, ticket)
 
     # ---- what a driver does when its time has come
+
+    def deliver(self, replica: Replica, message: Message) -> None:
+        """A message has come."""
+        if replica.core is not None:
+            replica.core.step(self.now_of(replica), message)
+            self.checkers.delivered(replica, message)
+            self.after(replica)
 
     def load(self, replica: Replica, target: int, first_index: int) -> None:
         """Entries for a follower were read."""
@@ -134,8 +142,8 @@ class Cluster:
     def compact(self, replica: Replica) -> bool:
         """It stores a snapshot of its state and forgets the log before it; False if it cannot yet."""
         index, log = replica.applied, replica.log
-        if index <= log.snapshot_index or log.durable.last_index < index:
-            return False
+        if index <= log.snapshot_index or log.durable.term_at(index) != log.term_at(index):
+            return False  # a committed entry may be on the disks of the others and not yet on this one
         log.compact(replica.snapshot(index))
         self.checkers.sometimes["log compacted"] += 1
         return True

@@ -8,7 +8,7 @@ from functools import partial
 from plait.wire.errors import BadRequest, NotLeader, Unavailable
 from replication.raft.membership import Membership
 from tests.sim.raft.replica import Replica
-from tests.sim.raft.swarm import MS
+from tests.sim.raft.swarm import MS, healed
 from tests.sim.raft.world import DISK_FAILED, World
 
 REPLICAS_MAX = 12
@@ -265,7 +265,12 @@ class Nemesis:
                     self._maybe_tell(replica, other)
 
     def _gone(self, replica: Replica, other: Replica) -> bool:
-        return other.core is None or other.held is not None or (other.id, replica.id) in self.world.cut
+        """Nothing is heard of the other's node: of no replica there."""
+        return all(
+            each.core is None or each.held is not None or (each.id, replica.id) in self.world.cut
+            for each in self.world.replicas.values()
+            if each.node == other.node
+        )
 
     def _maybe_tell(self, replica: Replica, other: Replica) -> None:
         if self.random.random() < self.world.swarm.told:
@@ -283,6 +288,7 @@ class Nemesis:
         if gone:
             self._believed.add((replica.id, other.id))
             replica.core.node_down(now_ns, other.node)
+            self.world.checkers.told_down(replica, other.node)
         else:
             self._believed.discard((replica.id, other.id))
             replica.core.node_up(now_ns, other.node)
@@ -293,7 +299,7 @@ class Nemesis:
     def heal(self) -> None:
         """Nothing goes wrong any more, and all know it."""
         world = self.world
-        world.healed, world.loss = True, 0.0
+        world.healed, world.swarm = True, healed(world.swarm)
         world.cut.clear()
         for replica in list(world.replicas.values()):
             if replica.held is not None:

@@ -15,6 +15,7 @@ from replication.machine import KIND_MEMBERSHIP, Entry, Role
 from replication.raft.core import RaftCore
 from replication.raft.log import Vote
 from replication.raft.membership import Membership
+from replication.raft.progress import Progress
 from replication.raft.settings import RaftSettings
 from tests.sim.raft.memory_log import MemoryLog, Snapshot, Watcher
 from tests.sim.reference.record import Recorder
@@ -25,10 +26,13 @@ class Seen:
 
     __slots__ = (
         "applied",
+        "asleep",
         "candidate",
         "commit",
+        "election_ns",
         "in_force",
         "leader",
+        "matches",
         "membership",
         "role",
         "stable",
@@ -37,6 +41,8 @@ class Seen:
     )
 
     def __init__(self, core: RaftCore, in_force: Membership) -> None:
+        self.matches: dict[int, tuple[Progress, int]] = {}
+        """How far each follower was thought to be."""
         self.look(core, in_force)
 
     def look(self, core: RaftCore, in_force: Membership) -> None:
@@ -45,6 +51,7 @@ class Seen:
         self.leader, self.commit, self.applied = core.leader, core.commit, core.applied_index
         self.stable, self.membership = core.stable_index, core.membership
         self.in_force = in_force
+        self.asleep, self.election_ns = core.asleep, core.election_ns
 
 
 class Replica:

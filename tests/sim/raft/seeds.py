@@ -14,11 +14,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tests.sim.raft.run import Run, figures
+from tests.sim.raft.swarm import FAULTS
 from tests.sim.raft.truth import Violation
 from tests.sim.reference.trace import line
 
 TRACE_LINES = 60
 """Of a run's end, that `--trace` shows."""
+
+RARE = (
+    *("elected", "pre-candidate", "real-candidate", "pre-vote refused", "vote refused", "read lost", "truncated"),
+    *("transfer begun", "transfer refused", "transfer campaigned"),
+    *("change begun", "change refused: unavailable", "joint membership entered", "joint membership left"),
+    *("log compacted", "snapshot installed", "install failed"),
+    *("proposal refused: not_leader", "proposal refused: overloaded"),
+)
+"""States that some hundreds of worlds must have reached."""
 
 
 @dataclass
@@ -43,7 +53,7 @@ def one(seed: int, tally: Tally) -> None:
         run.run()
     except Exception as error:  # whatever a core raises where it must not is what is looked for
         tally.checks[seed] = why(error)
-        tally.broken[seed] = str(error)
+        tally.broken[seed] = str(error) or repr(error)
     world = run.world
     tally.runs += 1
     tally.inputs += world.inputs
@@ -58,6 +68,11 @@ def batch(seeds: Iterable[int]) -> Tally:
     for seed in seeds:
         one(seed, tally)
     return tally
+
+
+def missed(tally: Tally) -> list[str]:
+    """Rare states and kinds of faults that the batch never had."""
+    return [name for name in (*RARE, *(f"fault: {fault}" for fault in FAULTS)) if not tally.sometimes[name]]
 
 
 def why(error: BaseException) -> str:

@@ -1,10 +1,9 @@
 """What one seed's world is like: every seed draws which faults there are and how bad, so that a batch of seeds
-meets
-mixtures that no average one would (Groce and others, "Swarm testing", 2012)."""
+meets mixtures that no average one would (Groce and others, "Swarm testing", 2012)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from replication.raft.settings import RaftSettings
@@ -17,6 +16,9 @@ FAULTS = (
     *("pause", "pause_leader", "transfer", "change", "compact", "damage", "rumour", "hurry", "fence"),
 )
 """What the nemesis can do; each seed has some of them."""
+DISORDERED_WINDOW = 8
+"""Appends under way where messages overtake each other, as they never do on a peer link: each that comes too early
+is refused, and the whole window sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ def draw(random: Random) -> Swarm:
     calm = random.random() < 0.2
     faults = tuple(fault for fault in FAULTS if random.random() < 0.35)
     delay = random.choice((1, 1, 5, 20, 60))
-    return Swarm(
+    swarm = Swarm(
         voters=random.choice((1, 2, 3, 3, 3, 3, 4, 5, 5)),
         settings=_settings(random),
         duration_ns=random.choice((4_000, 8_000, 15_000)) * MS,
@@ -80,6 +82,23 @@ def draw(random: Random) -> Swarm:
         cache_entries=random.choice((1 << 30, 1 << 30, 3, 20)),
         told=random.choice((1.0, 0.9, 0.5)),
         linger=random.random() < 0.5,
+    )
+    if swarm.ordered or swarm.settings.window_messages <= DISORDERED_WINDOW:
+        return swarm
+    return replace(swarm, settings=replace(swarm.settings, window_messages=DISORDERED_WINDOW))
+
+
+def healed(swarm: Swarm) -> Swarm:
+    """The same world with nothing wrong: links, disks and machines as quick as they should be. The windows stay as
+    small as they were, so that what piled up is worked off through them."""
+    return replace(
+        swarm,
+        loss=0.0,
+        double=0.0,
+        delay_min_ns=min(swarm.delay_min_ns, MS // 2),
+        delay_mean_ns=min(swarm.delay_mean_ns, MS),
+        sync_ns=min(swarm.sync_ns, MS),
+        apply_ns=min(swarm.apply_ns, MS),
     )
 
 

@@ -5,8 +5,7 @@
       └──────────────── new events ──────────────────────┴─ commits ───> applied later
 
 A run has two phases: faults, in which nothing wrong may happen; then all is healed, and everything must get
-done: a
-leader, all proposals and reads, equal replicas, and at the end sleep, in which nothing happens at all.
+done: a leader, all proposals and reads, equal replicas, and at the end sleep, in which nothing happens at all.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ from typing import Any
 
 from plait.wire.errors import NotLeader, Overloaded
 from replication.machine import Proposal, Role
+from replication.raft.core import RaftCore
+from replication.raft.membership import Membership
 from replication.raft.messages import Message, SnapshotOffer
 from replication.raft.output import Standing
 from tests.sim.raft.cluster import Cluster
@@ -57,12 +58,15 @@ class World(Cluster):
         self.healed = False
         self.cut: set[tuple[int, int]] = set()
         """(source, target) of links that are down."""
-        self.loss = self.swarm.loss
         self.proposals = 0
         self.answered = 0
         self._heap: list[Event] = []
         self._numbers = 0
         self._links: dict[tuple[int, int], int] = {}
+        self._heard: dict[tuple[int, int], int] = {}
+        """(replica, other): when it last got a message of the other."""
+        self._since: dict[int, tuple[tuple[int, Membership, bool], int]] = {}
+        """Leader: its term, its members, whether some of them sleep; and since when it is so."""
         if record:
             self.recorder = Recorder(lambda: self.now_ns)
         self.found({number: number for number in range(1, self.swarm.voters + 1)})
@@ -135,6 +139,8 @@ class World(Cluster):
         self.digest = (
             self.digest * 31 + replica.id + 7 * core.term + 131 * core.commit + self.now_ns
         ) & 0xFFFFFFFFFF
+        if core.role is Role.LEADER:
+            self._leads(replica, core)
         deadline_ns = core.next_deadline_ns()
         if deadline_ns is not None:
             self._arm(replica, deadline_ns)
@@ -159,15 +165,38 @@ class World(Cluster):
             return
         core.tick(now_ns)
         self.after(replica)
+        if core.role is Role.LEADER:
+            self._hears_quorum(replica, core)
+
+    def _leads(self, replica: Replica, core: RaftCore) -> None:
+        """Note since when it leads as it does, awake and with the followers that it has."""
+        sleepy = core.asleep or any(each.asleep for each in core.progress.values())
+        standing = (core.term, core.membership, sleepy)
+        before = self._since.get(replica.id)
+        if before is None or sleepy or before[0] != standing:
+            self._since[replica.id] = standing, self.now_ns
+
+    def _hears_quorum(self, replica: Replica, core: RaftCore) -> None:
+        """A leader whose beat was due knows that a quorum follows, or leads no more (dissertation 6.2)."""
+        settings = self.settings
+        patience_ns = (settings.election_ms + settings.beat_ms + 1) * MS * 1_000 // replica.rate
+        since_ns = self.now_ns - patience_ns
+        (_, _, sleepy), at_ns = self._since[replica.id]
+        if sleepy or at_ns > since_ns:
+            return
+        for voters in core.membership.voter_sets():
+            heard = sum(one == replica.id or self._heard.get((replica.id, one), 0) >= since_ns for one in voters)
+            if 2 * heard <= len(voters):
+                raise Violation("leaders hear a quorum", f"{replica.id} leads on in {core.term}, heard by nobody")
 
     def send(self, replica: Replica, message: Message) -> None:
         """See Cluster."""
         link = (message.source, message.target)
         random = self.random
-        if link in self.cut or (self.loss and random.random() < self.loss):
-            return
         swarm = self.swarm
-        copies = 1 + (not self.healed and swarm.double > 0.0 and random.random() < swarm.double)
+        if link in self.cut or (swarm.loss and random.random() < swarm.loss):
+            return
+        copies = 1 + (swarm.double > 0.0 and random.random() < swarm.double)
         for _ in range(copies):
             due_ns = self.now_ns + swarm.delay_min_ns + int(random.expovariate(1.0) * swarm.delay_mean_ns)
             if swarm.ordered:
@@ -179,10 +208,9 @@ class World(Cluster):
                 heapq.heappush(self._heap, event)
 
     def _deliver(self, replica: Replica, message: Message) -> None:
-        core = replica.core
-        if core is not None and (message.source, message.target) not in self.cut:
-            core.step(self.now_of(replica), message)
-            self.after(replica)
+        if (message.source, message.target) not in self.cut:
+            self._heard[replica.id, message.source] = self.now_ns
+            self.deliver(replica, message)
 
     def sync_soon(self, replica: Replica) -> None:
         """See Cluster."""
