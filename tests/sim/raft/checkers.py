@@ -51,6 +51,8 @@ class Checkers:
         """(voter, term): whom it said it votes for."""
         self._pre_votes: set[tuple[int, int, int]] = set()
         """(voter, term, candidate) of granted pre-votes."""
+        self._bidden: set[tuple[int, int]] = set()
+        """(replica, term): the leader of that term asked it to lead."""
         self._durable_terms: dict[int, int] = {}
         self._wrote: set[int] = set()
 
@@ -141,6 +143,8 @@ class Checkers:
     def truncating(self, log: MemoryLog, index: int) -> None:
         """See Watcher."""
         self.sometimes["truncated"] += 1
+        if log.seen.memberships[-1][0] > index:
+            self.sometimes["membership change reverted"] += 1
         replica = self.replicas[log.replica]
         core = replica.core
         if core is not None and core.commit > index:
@@ -228,7 +232,7 @@ class Checkers:
         if message.pre:
             return
         self._votes_for(replica, message.term, replica.id)
-        if message.transfer:
+        if message.transfer and (replica.id, message.term - 1) in self._bidden:
             self.sometimes["transfer campaigned"] += 1
         elif not self._granted(replica, message.term, pre=True):
             raise Violation("pre-vote first", f"{replica.id} campaigns in term {message.term} without being let")
@@ -264,14 +268,25 @@ class Checkers:
             now = (core.term, core.vote, core.role, core.leader, core.election_ns)
             if now != (seen.term, seen.vote, seen.role, seen.leader, seen.election_ns):
                 raise Violation("pre-votes change nothing", f"{replica.id} changes for one of {message.source}")
+        elif isinstance(message, VoteRequest) and not message.pre:
+            self._votes_where_it_may(replica, core, message)
         elif isinstance(message, AppendAnswer) and core.role is Role.LEADER:
             self._match(replica, core, message.source)
+        elif isinstance(message, TimeoutNow):
+            self._bidden.add((replica.id, message.term))
+
+    def _votes_where_it_may(self, replica: Replica, core: RaftCore, request: VoteRequest) -> None:
+        """Figure 2: whoever has not voted in the term votes for a candidate whose log is as good as its own."""
+        log = replica.log
+        free = core.term == request.term and core.vote == core.leader == 0 and core.role is Role.FOLLOWER
+        if free and (request.last_term, request.last_index) >= (log.last_term, log.last_index):
+            raise Violation("votes where it may", f"{replica.id} refuses {request.source} in term {core.term}")
 
     def _match(self, replica: Replica, core: RaftCore, follower: int) -> None:
         """What a leader believes of a follower is so, and never less than it was."""
         progress, other = core.progress.get(follower), self.replicas.get(follower)
-        if progress is None or other is None:
-            return
+        if progress is None or other is None or other.log.seen.vote.term > core.term:
+            return  # it follows somebody else by now, who may have cut its log
         before, match = replica.seen.matches.get(follower, (progress, 0))
         if before is progress and progress.match < match:
             raise Violation("monotone", f"{replica.id} took {follower} for {match}, and now for {progress.match}")
@@ -312,10 +327,10 @@ class Checkers:
             self._commit(replica, core)
         if self._wrote:
             self._made_by_leader(replica, core)
-        if core.membership is not seen.membership and core.membership != replica.log.membership:
-            raise Violation(
-                "membership in force", f"{replica.id}: {core.membership}, log: {replica.log.membership}"
-            )
+        in_force = replica.log.membership
+        changed = core.membership is not seen.membership or in_force is not seen.in_force
+        if changed and core.membership != in_force:
+            raise Violation("membership in force", f"{replica.id}: {core.membership}, log: {in_force}")
         if core.applied_index < seen.applied or core.applied_index > core.commit:
             raise Violation("monotone", f"applied of {replica.id}: {seen.applied} to {core.applied_index}")
         seen.look(core, replica.log.membership)
@@ -367,6 +382,10 @@ class Checkers:
                 )
         if core.commit > known:
             self._first_committed(replica, core, known + 1)
+        at, members = log.seen.memberships[-1]
+        gone = at <= core.commit and not members.joint and replica.id not in members.voters
+        if gone and core.role is Role.LEADER:
+            raise Violation("leaders are voters", f"{replica.id} leads on, and {members} are the members")
 
     def _first_committed(self, replica: Replica, core: RaftCore, first: int) -> None:
         log, truth = replica.log, self.truth

@@ -151,10 +151,9 @@ class Nemesis:
             self.world.at(self.world.about(1_500 * MS), partial(self._resume, replica))
 
     def _resume(self, replica: Replica) -> None:
-        held, replica.held = replica.held, None
+        if replica.held is not None:
+            self.world.resume(replica)
         self._spread_news()
-        for do in held or ():
-            do()
 
     def _fence(self) -> None:
         replica = self._anybody()
@@ -181,9 +180,13 @@ class Nemesis:
         self.world.after(leader)
 
     def _change(self) -> None:
+        if self.random.random() < 0.15:
+            self._lonely_leader()  # a change that nobody hears of is to be undone
         leader = self._leader()
         if leader is None or leader.core is None:
             return
+        if self.random.random() < 0.5:
+            self.world.at(self.world.about(400 * MS), self._change_again)
         voters, learners = self._next_members(leader.log.membership)
         try:
             leader.core.change_membership(self.world.now_of(leader), voters, learners, leader.core.term)
@@ -191,6 +194,10 @@ class Nemesis:
         except (NotLeader, Unavailable, BadRequest) as error:
             self.world.checkers.sometimes[f"change refused: {error.code}"] += 1
         self.world.after(leader)
+
+    def _change_again(self) -> None:
+        if not self.world.healed:
+            self._change()
 
     def _next_members(self, now: Membership) -> tuple[dict[int, int], dict[int, int]]:
         voters, learners = dict(now.voters), dict(now.learners)

@@ -48,6 +48,7 @@ class Run:
             if world.now_ns >= end_ns:
                 raise Violation("liveness", f"the group never {what}: {missing}\n" + "\n".join(self._figures()))
             again()
+            world.compare_sleepers()
             world.run_until(world.now_ns + LOOK_NS)
 
     def _ask_again(self) -> None:

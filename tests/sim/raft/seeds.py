@@ -25,6 +25,7 @@ RARE = (
     *("elected", "pre-candidate", "real-candidate", "pre-vote refused", "vote refused", "read lost", "truncated"),
     *("transfer begun", "transfer refused", "transfer campaigned"),
     *("change begun", "change refused: unavailable", "joint membership entered", "joint membership left"),
+    "membership change reverted",
     *("log compacted", "snapshot installed", "install failed"),
     *("proposal refused: not_leader", "proposal refused: overloaded"),
 )

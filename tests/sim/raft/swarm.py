@@ -34,6 +34,8 @@ class Swarm:
     """Of one message, behind the least."""
     loss: float
     double: float
+    late: float
+    """Chance that a message takes seconds, and whatever comes behind it on an ordered link too."""
     ordered: bool
     """Messages of one link keep their order."""
     sync_ns: int
@@ -70,6 +72,7 @@ def draw(random: Random) -> Swarm:
         delay_mean_ns=delay * MS,
         loss=0.0 if calm else random.choice((0.0, 0.0, 0.01, 0.05, 0.2)),
         double=0.0 if calm else random.choice((0.0, 0.02, 0.2)),
+        late=0.0 if calm else random.choice((0.0, 0.0, 0.002, 0.02)),
         ordered=random.random() < 0.3,
         sync_ns=random.choice((0, 1, 5, 30, 200)) * MS,
         apply_ns=random.choice((0, 0, 1, 20, 300)) * MS,
@@ -95,6 +98,7 @@ def healed(swarm: Swarm) -> Swarm:
         swarm,
         loss=0.0,
         double=0.0,
+        late=0.0,
         delay_min_ns=min(swarm.delay_min_ns, MS // 2),
         delay_mean_ns=min(swarm.delay_mean_ns, MS),
         sync_ns=min(swarm.sync_ns, MS),

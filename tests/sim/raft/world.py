@@ -20,7 +20,7 @@ from plait.wire.errors import NotLeader, Overloaded
 from replication.machine import Proposal, Role
 from replication.raft.core import RaftCore
 from replication.raft.membership import Membership
-from replication.raft.messages import Message, SnapshotOffer
+from replication.raft.messages import Append, Beat, Message, Sleep, SnapshotOffer, VoteAnswer
 from replication.raft.output import Standing
 from tests.sim.raft.cluster import Cluster
 from tests.sim.raft.replica import Replica
@@ -30,6 +30,8 @@ from tests.sim.reference.record import Recorder
 
 HEAL_NS = 120_000 * MS
 """Simulated time in which a healed group must have done everything."""
+LATE_NS = 1_500 * MS
+"""What a late message takes, on average."""
 LOOK_NS = 250 * MS
 """Time between two looks whether it has."""
 DISK_FAILED = "the disk failed"
@@ -38,6 +40,8 @@ INPUTS_MAX = 200_000
 """Of one run; more means that something goes round in circles."""
 SLICE_ENTRIES = 7
 """Entries applied in one turn."""
+
+_OF_LEADERS = (Append, Beat, Sleep, SnapshotOffer)
 
 Event = tuple[int, int, Replica | None, int, Callable[..., None], tuple[Any, ...]]
 """When, number, whose, for which of its lives (0: any), what."""
@@ -65,6 +69,8 @@ class World(Cluster):
         self._links: dict[tuple[int, int], int] = {}
         self._heard: dict[tuple[int, int], int] = {}
         """(replica, other): when it last got a message of the other."""
+        self._led: dict[int, tuple[int, int, int]] = {}
+        """Follower: its life, its leader, when it last heard it."""
         self._since: dict[int, tuple[tuple[int, Membership, bool], int]] = {}
         """Leader: its term, its members, whether some of them sleep; and since when it is so."""
         if record:
@@ -117,7 +123,15 @@ class World(Cluster):
                 do(*args)
         self.now_ns = max(self.now_ns, end_ns)
 
-    def _held(self, replica: Replica, life: int, do: Callable[..., None], args: tuple[Any, ...]) -> None:
+    def resume(self, replica: Replica) -> None:
+        """A paused one goes on with all that came meanwhile; its timers may be the last that it looks at."""
+        held, replica.held = replica.held or [], None
+        if self.random.random() < 0.5:
+            held.sort(key=lambda event: isinstance(event, partial) and self._ring in event.args)
+        for do in held:
+            do()
+
+    def _held(self, replica: Replica, life: int, do: Callable[..., object], args: tuple[Any, ...]) -> None:
         if not life or life == replica.life:
             do(*args)
 
@@ -194,11 +208,15 @@ class World(Cluster):
         link = (message.source, message.target)
         random = self.random
         swarm = self.swarm
+        if type(message) is VoteAnswer and message.pre and message.granted:
+            self._stands_by_its_leader(replica, message)
         if link in self.cut or (swarm.loss and random.random() < swarm.loss):
             return
         copies = 1 + (swarm.double > 0.0 and random.random() < swarm.double)
         for _ in range(copies):
             due_ns = self.now_ns + swarm.delay_min_ns + int(random.expovariate(1.0) * swarm.delay_mean_ns)
+            if swarm.late and random.random() < swarm.late:
+                due_ns += self.about(LATE_NS)
             if swarm.ordered:
                 due_ns = self._links[link] = max(due_ns, self._links.get(link, 0) + 1)
             self._numbers += 1
@@ -207,10 +225,24 @@ class World(Cluster):
                 event = (due_ns, self._numbers, target, 0, self._deliver, (target, message))
                 heapq.heappush(self._heap, event)
 
+    def _stands_by_its_leader(self, replica: Replica, message: VoteAnswer) -> None:
+        """Whoever heard its leader within an election's time helps nobody else to lead (dissertation 9.6)."""
+        core = replica.core
+        if core is None or core.leader in (0, message.target):
+            return
+        life, leader, heard_ns = self._led.get(replica.id, (0, 0, 0))
+        deaf_ns = (self.settings.election_ms - 1) * MS * 1_000 // replica.rate
+        if (life, leader) == (replica.life, core.leader) and self.now_ns - heard_ns < deaf_ns:
+            raise Violation("voters stand by their leader", f"{replica.id} would vote for {message.target}")
+
     def _deliver(self, replica: Replica, message: Message) -> None:
         if (message.source, message.target) not in self.cut:
             self._heard[replica.id, message.source] = self.now_ns
             self.deliver(replica, message)
+            core = replica.core
+            spoke = isinstance(message, _OF_LEADERS) and core is not None and core.term == message.term
+            if spoke and core is not None and core.leader == message.source:
+                self._led[replica.id] = replica.life, core.leader, self.now_ns
 
     def sync_soon(self, replica: Replica) -> None:
         """See Cluster."""
@@ -267,6 +299,17 @@ class World(Cluster):
                 replica.core.repaired(self.now_of(replica))
                 self.after(replica)
 
+    def compare_sleepers(self) -> None:
+        """What the links do with each beat: where two nodes differ about who sleeps, the group is woken."""
+        for leader in [each for each in self.leading() if each.core is not None and each.core.asleep]:
+            assert leader.core is not None
+            for progress in [each for each in leader.core.progress.values() if each.asleep]:
+                other = self.replicas[progress.replica]
+                if other.core is not None and not other.core.asleep and other.held is None:
+                    leader.core.wake(self.now_of(leader))
+                    self.after(leader)
+                    break
+
     # ---- clients
 
     def leading(self) -> list[Replica]:
@@ -302,13 +345,20 @@ class World(Cluster):
         return True
 
     def read(self) -> bool:
-        """A client reads from somebody that leads."""
-        leading = self.leading()
+        """A client reads from somebody that leads, or led when it was paused and will find the question then."""
+        leading = [each for each in self.replicas.values() if each.leads]
         if not leading:
             return False
         replica = self.random.choice(leading)
+        if replica.held is None:
+            return self._read(replica)
+        replica.held.append(partial(self._held, replica, replica.life, self._read, (replica,)))
+        return False
+
+    def _read(self, replica: Replica) -> bool:
         core = replica.core
-        assert core is not None
+        if core is None or core.role is not Role.LEADER:
+            return False
         for _ in range(self.random.choice((1, 1, 2))):
             ticket = core.read_index(self.now_of(replica))
             if self.recorder is not None:
