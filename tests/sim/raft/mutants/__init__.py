@@ -1,0 +1,9 @@
+"""Deliberate bugs, each of a kind that some implementation had: the checkers are to catch every one.
+
+scripts/mutants        runs them all; docs/verification.md keeps what it prints
+"""
+
+from tests.sim.raft.mutants import elections, logs, members, reads
+
+MUTANTS = (*elections.MUTANTS, *logs.MUTANTS, *members.MUTANTS, *reads.MUTANTS)
+"""All of them, each with a name of its own."""
