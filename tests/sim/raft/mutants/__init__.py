@@ -3,7 +3,7 @@
 scripts/mutants        runs them all; docs/verification.md keeps what it prints
 """
 
-from tests.sim.raft.mutants import elections, logs, members, reads
+from tests.sim.raft.mutants import elections, logs, members, nodes, reads
 
-MUTANTS = (*elections.MUTANTS, *logs.MUTANTS, *members.MUTANTS, *reads.MUTANTS)
+MUTANTS = (*elections.MUTANTS, *logs.MUTANTS, *members.MUTANTS, *reads.MUTANTS, *nodes.MUTANTS)
 """All of them, each with a name of its own."""

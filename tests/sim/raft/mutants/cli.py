@@ -21,7 +21,7 @@ from tests.sim.raft.mutants.mutant import Layer, Mutant
 ROOT = Path(__file__).parents[4]
 SEEDS = 4_000
 """Worlds of cores in which a mutant has to be caught, if the command line says no other number."""
-SLOWER = {Layer.CORES: 1, Layer.NODES: 20, Layer.BROKERS: 100}
+SLOWER = {Layer.CORES: 1, Layer.NODES: 10, Layer.BROKERS: 100}
 """So many times fewer seeds are run of the layers that take longer."""
 CHUNK = 250
 """Seeds that one process runs of the code as it is."""

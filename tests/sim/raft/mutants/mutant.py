@@ -36,14 +36,14 @@ class Edit:
     """What one function has instead of what."""
 
     where: Any
-    """A function, a property, or something that wraps a function."""
+    """A function, a property, a class method, or something that wraps a function."""
     words: tuple[tuple[str, str], ...]
     """(old, new)."""
 
     def function(self) -> FunctionType:
         """Whose code it is."""
         where: Any = self.where.fget if isinstance(self.where, property) else self.where
-        found: Any = inspect.unwrap(where)
+        found: Any = inspect.unwrap(getattr(where, "__func__", where))
         assert inspect.isfunction(found), f"{found} is no function"
         return found
 
