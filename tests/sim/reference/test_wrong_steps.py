@@ -279,10 +279,10 @@ EDITS: list[tuple[str, Edit]] = [
             lambda event: (
                 follows(event)
                 and bool(event.arguments)
-                and event.state.commit > event.state.snapshot_index
+                and event.state.applied > event.state.snapshot_index
                 and isinstance(event.arguments[0], Append)
             ),
-            lambda event: Write(10_000, event.state.commit - 1, (), term=0, vote=0),
+            lambda event: Write(10_000, event.state.applied - 1, (), term=0, vote=0),
         ),
     ),
     (
