@@ -89,6 +89,8 @@ class Metadata:
         complain_ns = self._clock.monotonic_ns() + JOIN_COMPLAIN_MS * 1_000_000
         while True:
             if self.replica.failure:
+                # a disk that failed ends the node with an error of its own, which says more: let that come first
+                await self._clock.sleep_until(self._clock.monotonic_ns() + JOIN_AGAIN_MS * 1_000_000)
                 raise StorageDamaged(f"the catalogue cannot be served: {self.replica.failure}")
             try:
                 await self._found()

@@ -44,7 +44,14 @@ def appended(core: RaftCore, now_ns: int, entries: Sequence[Entry]) -> None:
     found = [entry for entry in entries if entry.kind == KIND_MEMBERSHIP]
     if found:
         core.memberships += [(entry.index, decode_membership(entry.payload)) for entry in found]
+        belongs(core)
         effective(core, now_ns)
+
+
+def belongs(core: RaftCore) -> None:
+    """What was removed is taken back when a later membership names it: it may be the only voter of the group then."""
+    if core.replica in core.membership:
+        core.removed = False
 
 
 def truncated(core: RaftCore, index: int) -> None:

@@ -84,6 +84,7 @@ def installed(core: RaftCore, now_ns: int, index: int, membership: Membership) -
     core.reset_stable(index)
     later = [item for item in core.memberships if index < item[0] <= core.log.last_index]
     core.memberships = [(index, membership), *later]
+    changes.belongs(core)
     core.commit = max(core.commit, index)
     core.committed(core.commit)
     core.applied_index = max(core.applied_index, index)

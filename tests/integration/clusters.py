@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +27,8 @@ WAIT_S = 30.0
 """Time for what must come about; no test depends on how long it really takes."""
 LOOK_S = 0.01
 """Time between two looks."""
+_TAKEN = count()
+"""How many ports were given out: two calls never look from the same one on."""
 
 
 class Member:
@@ -230,5 +234,11 @@ async def patiently(ask: Callable[[], Promise[T]]) -> T:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that the kernel gives to no outgoing connection in the meantime."""
+    ports = range(10_000, 32_000)
+    begin = os.getpid() * 97 + next(_TAKEN) * 13
+    for step in range(len(ports)):
+        port = ports[(begin + step) % len(ports)]
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError(f"nothing is free on 127.0.0.1 among the ports {ports.start} to {ports.stop - 1}")

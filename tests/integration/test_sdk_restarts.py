@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import anyio
 import pytest
 
 import plait
+from tests.integration.clusters import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_LIMIT_S = 20.0
@@ -25,8 +25,7 @@ class Broker:
     """A broker process that can be killed and started again on the same address and data."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_port()}"
         self._folder = folder
         self._ready = folder / "ready.json"
         self._process: subprocess.Popen[bytes] | None = None
