@@ -49,7 +49,7 @@ def appended(core: RaftCore, now_ns: int, entries: Sequence[Entry]) -> None:
 
 
 def belongs(core: RaftCore) -> None:
-    """What was removed is taken back when a later membership names it: it may be the only voter of the group then."""
+    """What was removed takes part again when a membership names it: it may be the only voter of the group."""
     if core.replica in core.membership:
         core.removed = False
 

@@ -55,7 +55,6 @@ FIRST_SEEDS: Mapping[str, int] = {
     "conflict with the snapshot's own entry asked about for ever": 1_735,
     "failed write taken for a good one": 4,
     "cut entries stay in the queue for the state machine": 16,
-    "goes on without what it had acknowledged": 244,
     "publish of unknown outcome called refused": 14,
     "repetitions not recognized": 6,
     "producers not in the snapshot": 2,

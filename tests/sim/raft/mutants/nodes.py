@@ -68,13 +68,6 @@ MUTANTS = (
         Layer.NODES,
     ),
     Mutant(
-        "goes on without what it had acknowledged",
-        (60, 61, 63),
-        "A replica whose disk lost its vote or acknowledged entries opens as if nothing were missing.",
-        (edit(group.Group._check_damage, ("if damage.lost:", "if False:")),),
-        Layer.NODES,
-    ),
-    Mutant(
         "publish of unknown outcome called refused",
         (74,),
         "A broker that loses its leadership says that what was under way was not done.",

@@ -1,4 +1,4 @@
-"""A replica that was told that it is no member any more, and is made one again under the same id, takes part again."""
+"""A replica that was told that it is no member any more takes part again when a membership names it."""
 
 from __future__ import annotations
 
