@@ -110,7 +110,11 @@ def _which(words_: tuple[str, ...]) -> Which:
     names = [one.__name__ for one in Message.__args__]
     if kind and kind not in names:
         raise Misspelt(f"there is no message {kind!r}; there are {', '.join(names)}")
-    return Which(*(0 if word == "*" else int(word) for word in (source, target)), kind)
+    return Which(_number(source), _number(target), kind)
+
+
+def _number(word: str) -> int:
+    return 0 if word == "*" else int(word)
 
 
 def _some(player: Player, args: tuple[str, ...]) -> list[Message]:
@@ -135,7 +139,7 @@ def nodes(player: Player, number: str, *pairs: str) -> None:
     """Voters 1 to N begin a group."""
     settings = {"sleeps": 0, **_settings(pairs)}
     cache = settings.pop("cache", 1 << 30)
-    player.cluster = cluster = Scripted(RaftSettings(**{**settings, "sleeps": bool(settings["sleeps"])}))
+    player.cluster = cluster = Scripted(RaftSettings(**settings))  # type: ignore[arg-type]  # 0 and 1 are bools
     cluster.quiet += 1
     cluster.found({one: one for one in range(1, int(number) + 1)})
     for replica in cluster.replicas.values():
@@ -417,7 +421,12 @@ def candidate(player: Player, *numbers: str) -> None:
 def elect(player: Player, number: str) -> None:
     """Everybody misses a leader for an election's time; that one campaigns; everything happens."""
     time(player, str(player.cluster.settings.election_ms))
-    player.quietly(lambda: (campaign(player, number), player.cluster.run()))
+
+    def happens() -> None:
+        campaign(player, number)
+        player.cluster.run()
+
+    player.quietly(happens)
     assert player.core(number).role is Role.LEADER, f"{number} was to be elected"
 
 
@@ -435,9 +444,9 @@ def propose(player: Player, number: str, *payloads: str) -> None:
         batch.append((letter * int(times or 1)).encode())
     proposals = [Proposal(1, 0, 0, payload) for payload in batch]
     first = player.ask(number, lambda: core.propose(cluster.now_of(player.replica(number)), proposals, term))
-    for index, payload in enumerate(batch, first or 0):
-        if first is not None:
-            cluster.checkers.proposed(payload, index, term)
+    if first is not None:
+        for index, proposal in enumerate(proposals, first):
+            cluster.checkers.proposed(bytes(proposal.payload), index, term)
     player.given(number)
 
 
@@ -447,7 +456,7 @@ def read(player: Player, number: str) -> None:
     replica, core, cluster = player.replica(number), player.core(number), player.cluster
     ticket = player.ask(number, lambda: core.read_index(cluster.now_of(replica)))
     if ticket is not None:
-        cluster.recorder.asked(core, ticket)
+        cluster.trace.asked(core, ticket)
         cluster.checkers.asked_read(replica, ticket)
     player.given(number)
 

@@ -101,11 +101,11 @@ def play(scenario: Scenario) -> Played:
                 lines += [*player.cluster.lines, f"{BROKEN}{command}: {broken}"]
                 break
         blocks.append(Block(block.comments, block.commands, lines))
-    return Played(Scenario(scenario.path, blocks).text(), player.cluster.recorder.events, broken)
+    return Played(Scenario(scenario.path, blocks).text(), player.cluster.trace.events, broken)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Play the files that the command line names, or all; 1 if the output of one is another, or a promise broken."""
+    """Play the files that the command line names, or all; 1 if one prints something else, or breaks a promise."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rewrite", action="store_true", help="write the output into the files")
     parser.add_argument("files", nargs="*", type=Path, help="scenarios (default: all)")
