@@ -16,6 +16,8 @@ from tests.sim.raft.scripted import ALL_ENTRIES, Scripted, Which
 
 F = TypeVar("F", bound="Callable[..., None]")
 
+ELECTIONS_MAX = 3
+"""Times that whoever is to be elected tries: at first it may not know the term of the others."""
 COMMANDS: dict[str, Callable[..., None]] = {}
 """By name. Each is given the player and the words behind the name."""
 
@@ -36,6 +38,11 @@ class Player:
         if self._cluster is None:
             raise Misspelt("a script begins with: nodes N")
         return self._cluster
+
+    @property
+    def begun(self) -> bool:
+        """There is something to play with."""
+        return self._cluster is not None
 
     @cluster.setter
     def cluster(self, cluster: Scripted) -> None:
@@ -137,6 +144,8 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, int]:
 @command
 def nodes(player: Player, number: str, *pairs: str) -> None:
     """Voters 1 to N begin a group."""
+    if player.begun:
+        raise Misspelt("a script is about one group")
     settings = {"sleeps": 0, **_settings(pairs)}
     cache = settings.pop("cache", 1 << 30)
     player.cluster = cluster = Scripted(RaftSettings(**settings))  # type: ignore[arg-type]  # 0 and 1 are bools
@@ -276,7 +285,7 @@ def messages(player: Player, *args: str) -> None:
 
 @command
 def cut(player: Player, *links: str) -> None:
-    """A>B: what A sends to B is lost. A|B: both ways."""
+    """A>B: what A sends to B is lost, and what flies and is not late. A|B: both ways."""
     for link in links:
         sources, arrow, targets = link.partition(">")
         if not arrow:
@@ -286,9 +295,10 @@ def cut(player: Player, *links: str) -> None:
                 player.cluster.cut.add((int(source), int(target)))
                 if not arrow:
                     player.cluster.cut.add((int(target), int(source)))
-    gone = player.cluster.cut
-    for message in [each for each in player.cluster.flying if (each.source, each.target) in gone]:
-        player.cluster.drop(message)
+    cluster = player.cluster
+    for message in list(cluster.flying):
+        if (message.source, message.target) in cluster.cut and all(message is not each for each in cluster.late):
+            cluster.drop(message)
 
 
 @command
@@ -357,10 +367,10 @@ def apply(player: Player, number: str, most: str = "") -> None:
 
 
 @command
-def load(player: Player, number: str) -> None:
+def load(player: Player, number: str, follower: str) -> None:
     """The oldest entries that it wanted read for a follower are given to it."""
-    loads = player.cluster.loads
-    player.cluster.load_one(next(at for at, each in enumerate(loads) if each[0].id == int(number)))
+    wanted = [(each[0].id, each[1]) for each in player.cluster.loads]
+    player.cluster.load_one(wanted.index((int(number), int(follower))))
 
 
 @command
@@ -419,15 +429,20 @@ def candidate(player: Player, *numbers: str) -> None:
 
 @command
 def elect(player: Player, number: str) -> None:
-    """Everybody misses a leader for an election's time; that one campaigns; everything happens."""
+    """Everybody misses a leader for an election's time; that one campaigns, again if need be; everything happens."""
+    core = player.core(number)
     time(player, str(player.cluster.settings.election_ms))
+    if core.role is Role.LEADER:
+        player.cluster.tick(player.replica(number))
 
     def happens() -> None:
-        campaign(player, number)
-        player.cluster.run()
+        for _ in range(ELECTIONS_MAX):
+            if core.role is not Role.LEADER:
+                tick(player, number)
+                player.cluster.run()
 
     player.quietly(happens)
-    assert player.core(number).role is Role.LEADER, f"{number} was to be elected"
+    assert core.role is Role.LEADER, f"{number} was to be elected"
 
 
 @command
@@ -499,6 +514,13 @@ def up(player: Player, number: str, *heard: str) -> None:
     for node in heard:
         player.core(number).node_up(player.cluster.now_of(player.replica(number)), int(node))
         player.given(number)
+
+
+@command
+def unreachable(player: Player, number: str, other: str) -> None:
+    """What it sent to that one lately may be lost."""
+    player.core(number).unreachable(player.cluster.now_of(player.replica(number)), int(other))
+    player.given(number)
 
 
 @command
