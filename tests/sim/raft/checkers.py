@@ -54,6 +54,8 @@ class Checkers:
         self._bidden: set[tuple[int, int]] = set()
         """(replica, term): the leader of that term asked it to lead."""
         self._durable_terms: dict[int, int] = {}
+        self.forgetful: set[int] = set()
+        """Replicas whose disks lost what they had: leaders cannot know."""
         self._wrote: set[int] = set()
 
     # ---- writes
@@ -285,7 +287,9 @@ class Checkers:
     def _match(self, replica: Replica, core: RaftCore, follower: int) -> None:
         """What a leader believes of a follower is so, and never less than it was."""
         progress, other = core.progress.get(follower), self.replicas.get(follower)
-        if progress is None or other is None or other.log.seen.vote.term > core.term:
+        if progress is None or other is None or follower in self.forgetful:
+            return
+        if other.log.seen.vote.term > core.term:
             return  # it follows somebody else by now, who may have cut its log
         before, match = replica.seen.matches.get(follower, (progress, 0))
         if before is progress and progress.match < match:

@@ -172,7 +172,7 @@ def crash(player: Player, number: str, kept: str = "0") -> None:
     cluster.crash(replica, int(kept))
     cluster.offers.pop(replica.id, None)
     cluster.loads = [each for each in cluster.loads if each[0] is not replica]
-    cluster.unknown_since(replica)
+    cluster.look(replica)
 
 
 @command
@@ -190,6 +190,7 @@ def restart(player: Player, number: str, *flags: str) -> None:
 def forget(player: Player, number: str, index: str) -> None:
     """The disk of one that is down is older than it was: entries behind that index are gone."""
     log = player.replica(number).log
+    player.cluster.checkers.forgetful.add(int(number))
     log.durable.truncate_after(int(index))
     log.crash(0)
 
@@ -358,6 +359,14 @@ def persist(player: Player, number: str, writes: str = "") -> None:
 
 
 @command
+def claim(player: Player, number: str) -> None:
+    """Its core is told that all is durable, which is not so."""
+    replica = player.replica(number)
+    player.core(number).persisted(player.cluster.now_of(replica), replica.log.pending[-1][0])
+    player.given(number)
+
+
+@command
 def apply(player: Player, number: str, most: str = "") -> None:
     """Its state machine is given what is committed."""
     replica = player.replica(number)
@@ -393,7 +402,7 @@ def compact(player: Player, number: str) -> None:
     """It makes a snapshot of what it applied, and forgets the log before that."""
     done = player.cluster.compact(player.replica(number))
     player.cluster.tell(f"{number} has {words.of_log(player.replica(number))}" if done else f"{number} cannot")
-    player.cluster.unknown_since(player.replica(number))
+    player.cluster.look(player.replica(number))
 
 
 # ---- what people ask for

@@ -282,6 +282,9 @@ class Scripted(Cluster):
             self.tick(self.replicas[first])
         raise AssertionError("this never ends")
 
-    def unknown_since(self, replica: Replica) -> None:
-        """Its former life is over: what it does next is not a change."""
-        self._told.pop(replica.id, None)
+    def look(self, replica: Replica) -> None:
+        """What it is now, or that it is down, is nothing to be told."""
+        if replica.core is None:
+            self._told.pop(replica.id, None)
+        else:
+            self._told[replica.id] = Told(replica)
