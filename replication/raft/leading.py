@@ -55,6 +55,7 @@ def track(core: RaftCore, now_ns: int) -> None:
             core.dirty = True
     if core.transferring_to and core.transferring_to not in core.progress:
         core.transferring_to = 0
+    _confirm_reads(core)  # fewer may have to vouch for them, and nobody of those may be left to say so
 
 
 def append(core: RaftCore, now_ns: int, entries: list[Entry]) -> None:
@@ -122,7 +123,7 @@ def transfer(core: RaftCore, now_ns: int, target: int) -> None:
     progress = core.progress.get(target)
     if progress is None or target not in core.membership.voters:
         raise Unavailable(f"replica {target} is no voter of this group; leadership stays; name a voter")
-    if progress.pace in (Pace.SNAPSHOT, Pace.LOST) or progress.node in core.down:
+    if progress.pace in (Pace.SNAPSHOT, Pace.LOST) or progress.damaged or progress.node in core.down:
         raise Unavailable(f"replica {target} is not following now; leadership stays; try again")
     sleeping.stir(core, now_ns)
     core.transferring_to = target
@@ -391,6 +392,7 @@ def _hand_over(core: RaftCore, now_ns: int) -> None:
         for progress in core.progress.values()
         if progress.replica in core.membership.voters
         and progress.pace is Pace.REPLICATE
+        and not progress.damaged
         and progress.node not in core.down
     ]
     if able:
@@ -403,7 +405,7 @@ def step_down(core: RaftCore, now_ns: int) -> None:
         _beat(core, progress)
     heirs = [progress for progress in core.progress.values() if progress.replica in core.membership.voters]
     if heirs:
-        heir = max(heirs, key=lambda progress: progress.match)
+        heir = max(heirs, key=lambda progress: (not progress.damaged, progress.match))
         core.send(TimeoutNow(core.replica, heir.replica, core.term))
     core.follow(now_ns, core.term, 0)
     if not elections.may_campaign(core):
