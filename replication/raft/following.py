@@ -63,7 +63,9 @@ def on_snapshot_offer(core: RaftCore, now_ns: int, offer: SnapshotOffer) -> None
     if core.installing is not None:
         return
     known = offer.index <= core.commit or core.log.term_at(offer.index) == offer.index_term
-    if core.damaged and offer.index < core.log.snapshot_index:
+    hidden = core.log.term_at(offer.index) is None and core.commit < offer.index < core.log.last_index
+    unsafe = hidden and offer.index_term <= core.log.last_term  # what follows, acknowledged, would go with it
+    if core.damaged and (offer.index < core.log.snapshot_index or unsafe):
         report(core)  # of no use here: the leader is to make a newer one
         return
     if core.damaged or not known:

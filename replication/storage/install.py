@@ -349,6 +349,9 @@ class Installs:
             raise InstallRefused("another snapshot is being installed")
         if index < log.snapshot_index or (index == log.snapshot_index and log.damage is None):
             raise InstallRefused(f"the log has a snapshot at {log.snapshot_index}, which is not before {index}")
+        hidden = log.term_at(index) is None and agreed_index < index < log.last_index
+        if hidden and term <= log.last_term and log.damage_kind != "lost":
+            raise InstallRefused(f"damage hides whether what follows entry {index} here is the leader's too")
         install = log.install = Install(self, log, index, term, agreed_index)
         if former is not None:
             if install.continues(former):

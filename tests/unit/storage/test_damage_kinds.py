@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from plait.wire.errors import StorageDamaged
-from replication.storage.damage import INDEX_UNKNOWN
+from replication.storage.damage import INDEX_UNKNOWN, InstallRefused
 from replication.storage.format import HardState
 from tests.sim.disk import SimDisk
 from tests.sim.faults import Fault, FaultKind, OperationKind, PlannedFaults
@@ -89,6 +89,8 @@ async def test_what_a_later_vote_and_a_later_entry_replace_is_merely_missing(aut
         disk = killed(disk)
     async with opened(disk) as store:
         log = store.log(1)
+        with pytest.raises(InstallRefused):
+            log.begin_install(3, 1, 2)  # whether entry 4, which was acknowledged, follows it is not known
         one = log.begin_install(3, 1, 4)
         assert one.keeps_rest
         assert not any(one.has(index) for index in (1, 2, 3))

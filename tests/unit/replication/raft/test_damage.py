@@ -240,3 +240,18 @@ def test_a_follower_that_came_back_is_asked_until_it_says_how_it_stands() -> Non
         for step_ns in range(now_ns - 100 * NS_PER_MS, now_ns + 1, SETTINGS.beat_ms * NS_PER_MS):
             core.step(step_ns, AppendAnswer(3, 1, 2, 2, True, core.commit, 0, 0, False))
             core.tick(step_ns)
+
+
+@pytest.mark.parametrize(("index_term", "taken"), [(1, False), (2, True)])
+def test_a_snapshot_within_damage_does_not_cost_what_was_acknowledged_behind_it(
+    index_term: int, taken: bool
+) -> None:
+    core, _ = follower([1] * 9, 3, 4, 5, 6)  # up to index 10
+    core.step(SECOND_NS, append(2, (12, 2), []))  # beyond its end: it learns of no commit
+    assert answer(core).success is False
+    core.step(SECOND_NS, SnapshotOffer(1, 2, 2, 5, index_term, 8))
+    assert (core.take().install is not None) is taken, "a later term than all that is here contradicts the rest"
+    core.step(SECOND_NS, append(2, (10, 1), []))
+    core.step(SECOND_NS, Beat(1, 2, 2, 5, 0))
+    core.step(SECOND_NS, SnapshotOffer(1, 2, 2, 5, index_term, 9))
+    assert core.installing is not None, "once it knows that this much is committed, the rest stays"
