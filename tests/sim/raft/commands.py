@@ -33,16 +33,16 @@ class Player:
         self._cluster: Scripted | None = None
 
     @property
+    def begun(self) -> bool:
+        """There is something to play with."""
+        return self._cluster is not None
+
+    @property
     def cluster(self) -> Scripted:
         """What the script plays with."""
         if self._cluster is None:
             raise Misspelt("a script begins with: nodes N")
         return self._cluster
-
-    @property
-    def begun(self) -> bool:
-        """There is something to play with."""
-        return self._cluster is not None
 
     @cluster.setter
     def cluster(self, cluster: Scripted) -> None:
@@ -438,7 +438,7 @@ def candidate(player: Player, *numbers: str) -> None:
 
 @command
 def elect(player: Player, number: str) -> None:
-    """Everybody misses a leader for an election's time; that one campaigns, again if need be; everything happens."""
+    """Everybody misses a leader for long; that one campaigns, again if need be; everything happens."""
     core = player.core(number)
     time(player, str(player.cluster.settings.election_ms))
     if core.role is Role.LEADER:
