@@ -93,6 +93,7 @@ class RaftCore:
         "log",
         "memberships",
         "now_ns",
+        "numbered",
         "observer",
         "progress",
         "quiet_beats",
@@ -183,6 +184,9 @@ class RaftCore:
         self._standing = Standing(self.term, self.role, 0, ready=False)
         self.progress: dict[int, Progress] = {}
         """The other members, while this replica leads."""
+        self.numbered = 0
+        """Highest number of an append to a member that has left since: if it comes back, late answers to those
+        are not taken for new ones."""
         self.first_of_term = 0
         self.beat_ns: int | None = None
         self.dirty = False

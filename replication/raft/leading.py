@@ -47,11 +47,12 @@ def track(core: RaftCore, now_ns: int) -> None:
     """Follow the members of the membership in force, and nobody else."""
     members = core.membership.members()
     for replica in [replica for replica in core.progress if replica not in members]:
-        del core.progress[replica]
+        core.numbered = max(core.numbered, core.progress.pop(replica).sequence)
     for replica, node in members.items():
         if replica != core.replica and replica not in core.progress:
-            core.progress[replica] = Progress(replica, node, core.log.last_index + 1, now_ns)
-            core.progress[replica].asked = True  # a new member: the log may hold nothing newer to ask it with
+            progress = core.progress[replica] = Progress(replica, node, core.log.last_index + 1, now_ns)
+            progress.sequence = progress.confirmed_sequence = progress.paused_sequence = core.numbered
+            progress.asked = True  # a new member: the log may hold nothing newer to ask it with
             core.dirty = True
     if core.transferring_to and core.transferring_to not in core.progress:
         core.transferring_to = 0

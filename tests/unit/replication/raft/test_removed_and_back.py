@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from random import Random
 
-from replication.machine import KIND_MEMBERSHIP, Entry, Role
+from replication.machine import KIND_MEMBERSHIP, Entry, Proposal, Role
 from replication.raft.core import RaftCore
 from replication.raft.log import Vote
 from replication.raft.membership import Membership
-from replication.raft.messages import Append, Removed
+from replication.raft.messages import Append, AppendAnswer, Removed
+from replication.raft.progress import Pace
 from replication.raft.settings import RaftSettings
+from tests.unit.replication.raft.test_damage import THREE, leading
 from tests.unit.replication.raft.test_new_members import SECOND_NS, ListLog
 
 
@@ -41,3 +43,26 @@ def test_a_removed_replica_that_is_the_only_voter_of_a_later_membership_leads_th
     core.tick(100 * SECOND_NS)
     core.persisted(100 * SECOND_NS, core.io)
     assert core.role is Role.LEADER
+
+
+def test_late_answers_of_its_former_time_are_not_taken_for_a_loss() -> None:
+    core, log = leading()
+
+    def change(learners: dict[int, int]) -> None:
+        core.change_membership(61 * SECOND_NS, THREE.voters, learners, 2)
+        while log.pending:
+            core.persisted(61 * SECOND_NS, log.sync_one())
+        core.take()
+        for other, progress in core.progress.items():
+            core.step(
+                61 * SECOND_NS, AppendAnswer(other, 1, 2, progress.sequence, True, log.last_index, 0, 0, False)
+            )
+
+    change({4: 4})
+    core.propose(61 * SECOND_NS, [Proposal(1, 0, 0, b"more")], 2)
+    core.take()
+    late = AppendAnswer(4, 1, 2, core.progress[4].sequence, False, 5, 3, 1, False)
+    change({})
+    change({4: 4})
+    core.step(61 * SECOND_NS, late)
+    assert core.progress[4].pace is Pace.REPLICATE
