@@ -8,12 +8,12 @@ import pytest
 
 from tests.sim.raft import script
 from tests.sim.raft.commands import Misspelt
-from tests.sim.raft.mutants import MUTANTS
+from tests.sim.raft.mutants import MUTANTS, scripts
 from tests.sim.raft.mutants.mutant import on
 from tests.sim.reference.step import Rules
 from tests.sim.reference.validate import validate
 
-BY_NAME = {mutant.name: mutant for mutant in MUTANTS}
+BY_NAME = {mutant.name: mutant for mutant in (*MUTANTS, *scripts.MUTANTS)}
 FILES = sorted(script.SCENARIOS.glob("*.txt"))
 CROSSED = [(path, name) for path in FILES for name in script.read(path).mutants]
 NOT_JUDGED = "# the reference model cannot judge this: "

@@ -1,0 +1,103 @@
+"""Mutants that scripts show (tests/sim/raft/scenarios): what they need comes about rarely, or never, in worlds."""
+
+from __future__ import annotations
+
+from replication.raft import elections, leading
+from replication.raft.core import RaftCore
+from replication.raft.progress import Progress
+from tests.sim.raft.mutants.mutant import Mutant, edit
+
+MUTANTS = (
+    Mutant(
+        "fenced replica answers",
+        (7, 10),
+        "A replica whose disk failed still takes messages in, and answers.",
+        (edit(RaftCore.step, ("self.role is Role.FENCED or message.target", "message.target")),),
+    ),
+    Mutant(
+        "success behind a failure counts",
+        (7, 10),
+        "What waited for a write that failed is said when a later one is called done.",
+        (
+            edit(
+                RaftCore.persisted,
+                ("if self.role is Role.FENCED:\n            return", "if False:\n            return"),
+            ),
+            edit(RaftCore.fence, ("self.held.clear()", "self.role")),
+        ),
+    ),
+    Mutant(
+        "entries that were read are not looked at again",
+        (21,),
+        "What was read for a follower is sent, whatever has become of the log meanwhile.",
+        (
+            edit(
+                leading.loaded,
+                ("and core.log.term_at(entries[-1].index) == entries[-1].term", ""),
+            ),
+        ),
+    ),
+    Mutant(
+        "who is taken out does not stand",
+        (35,),
+        "A replica goes by a change that is not committed, and which nobody else may have.",
+        (
+            edit(
+                elections.may_campaign,
+                ("uncommitted = core.membership_index > core.commit", "uncommitted = False"),
+            ),
+        ),
+    ),
+    Mutant(
+        "answer of a stranger counts",
+        (51,),
+        "A leader takes what a replica says that has left for the word of another one.",
+        (
+            edit(
+                leading.on_append_answer,
+                (
+                    "progress = core.progress.get(answer.source)",
+                    "progress = core.progress.get(answer.source, ([None, *core.progress.values()])[-1])",
+                ),
+            ),
+        ),
+    ),
+    Mutant(
+        "no snapshot offered",
+        (55,),
+        "A leader whose log does not reach back to its follower waits.",
+        (edit(leading._offer, ("        _send_offer(core, progress)\n", "")),),
+    ),
+    Mutant(
+        "all that is in the log is committed at the start",
+        (57,),
+        "A replica that starts takes its whole log for committed.",
+        (edit(RaftCore.__init__, ("self.commit = log.snapshot_index", "self.commit = log.last_index")),),
+    ),
+    Mutant(
+        "loss not noticed",
+        (63,),
+        "A leader ignores that a follower does not have what it had acknowledged.",
+        (edit(leading._refused, ("if known and not answer.damaged:", "if False:")),),
+    ),
+    Mutant(
+        "commit waits for the leader's own disk",
+        (65,),
+        "What a majority of the others has on disk is not committed before the leader has it, too.",
+        (
+            edit(
+                leading.advance,
+                (
+                    "lambda voter: _has(core, voter))",
+                    "lambda voter: min(_has(core, voter), core.stable_index))",
+                ),
+            ),
+        ),
+    ),
+    Mutant(
+        "windows have no end",
+        (65,),
+        "A follower that does not answer is sent everything all the same.",
+        (edit(Progress.full, ("return ", "return False and ")),),
+    ),
+)
