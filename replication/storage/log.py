@@ -240,6 +240,8 @@ class GroupLog:
             try:
                 entries = await self._segments.read_index(stretch.part, first_index, max_bytes)
             except Rotten as error:
+                if truncations != self._truncations:
+                    continue  # what has rotted may be no part of the log any more
                 if error.first_index > stretch.last:
                     return self._nothing(first_index)  # rot in what another part has anew
                 raise self._rotten(stretch, error).error(self.group)
@@ -406,9 +408,12 @@ class GroupLog:
         index = (self.tail.first_behind(through) or self.last_index + 1) - 1
         return index, self.term_at(index) or 0
 
-    def rotten(self, stretch: Stretch, error: Rotten) -> Damage:
-        """Note what was found while a stretch was read."""
-        return self._rotten(stretch, error)
+    def rotten(self, stretch: Stretch, error: Rotten) -> None:
+        """Note what was found while a stretch was read, if it is part of the log still."""
+        index = max(error.first_index, stretch.first)
+        now = self.stretches.of_index(index)
+        if now is not None and now.part is stretch.part and now.first <= index:
+            self._rotten(now, error)
 
     def install_parts(self, parts: Iterable[Part]) -> None:
         """Add parts of segments, without what is no part of the log."""
@@ -488,11 +493,12 @@ class GroupLog:
             self.last_mark = mark
 
     async def _read_marks(self, stretch: Stretch, mark: int, max_bytes: int) -> list[Entry]:
-        """What the stretch has from the mark on."""
+        """What the stretch has from the mark on; worth nothing if the log was cut or replaced meanwhile."""
+        truncations = self._truncations
         try:
             entries = await self._segments.read_mark(stretch.part, mark, max_bytes, stretch.first)
         except Rotten as error:
-            if error.first_index > stretch.last:
+            if truncations != self._truncations or error.first_index > stretch.last:
                 return []  # as in `read`
             raise self._rotten(stretch, error).error(self.group)
         return [entry for entry in entries if entry.index <= stretch.last]

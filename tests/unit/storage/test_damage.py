@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from plait.wire.errors import StorageDamaged
+from replication.machine import Entry
 from replication.storage.format import HardState
 from tests.sim.disk import SimDisk
 from tests.unit.storage.world import (
@@ -237,3 +238,22 @@ async def test_scrubbing_finds_rot_before_anybody_reads_it(autojump_clock: MockC
         assert damage is not None
         assert (damage.first_index, damage.last_index) == (12, 12)
         assert store.log(2).damage is None
+
+
+async def test_rot_in_what_is_cut_off_while_it_is_read_is_no_damage(autojump_clock: MockClock) -> None:
+    disk = await flushed()
+    for index in (22, 25):
+        rot(disk, bytes(batch(index, 300).payload), "segments")
+    async with opened(disk) as store:
+        log = store.log(1)
+        found: list[list[Entry]] = []
+
+        async def read(mark: int | None, index: int) -> None:
+            found.append(await (log.read(index, 1) if mark is None else log.read_marks(mark, 1)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, None, 22)
+            nursery.start_soon(read, 225, 22)
+            await trio.testing.wait_all_tasks_blocked()
+            log.truncate_after(21, lambda _: None)
+        assert (found, log.damages) == ([[], []], [])
