@@ -171,6 +171,8 @@ class Checkers:
         """A message leaves; it has not been seen by anybody."""
         if message.source != replica.id:
             raise Violation("messages", f"{replica.id} sends as {message.source}")
+        if replica.core is not None and replica.core.role is Role.FENCED:
+            raise Violation("fenced is silent", f"{replica.id} sends {type(message).__name__}")
         kind = type(message)
         if kind in _SAID_BY_LEADERS:
             self._leader_speaks(replica, message)

@@ -219,4 +219,28 @@ MUTANTS = (
         "A leader that steps down still counts what waited, and refuses proposals when it leads again.",
         (edit(RaftCore.end_leadership, ("        self.uncommitted_bytes = 0\n", "")),),
     ),
+    Mutant(
+        "fenced replica answers",
+        (7, 10),
+        "A replica whose disk failed still takes messages in, and answers.",
+        (edit(RaftCore.step, ("self.role is Role.FENCED or message.target", "message.target")),),
+    ),
+    Mutant(
+        "success behind a failure counts",
+        (7, 10),
+        "What waited for a write that failed is said when a later one is called done.",
+        (
+            edit(
+                RaftCore.persisted,
+                ("if self.role is Role.FENCED:\n            return", "if False:\n            return"),
+            ),
+            edit(RaftCore.fence, ("self.held.clear()", "self.role")),
+        ),
+    ),
+    Mutant(
+        "windows have no end",
+        (65,),
+        "A follower that does not answer is sent everything all the same.",
+        (edit(Progress.full, ("return ", "return False and ")),),
+    ),
 )

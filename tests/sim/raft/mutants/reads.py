@@ -175,4 +175,16 @@ MUTANTS = (
         "A leader does not offer its snapshot to whoever contradicts the last entry that is in it.",
         (edit(leading._refused, ("if not answer.damaged:", "if False:")),),
     ),
+    Mutant(
+        "no snapshot offered",
+        (55,),
+        "A leader whose log does not reach back to its follower waits.",
+        (edit(leading._offer, ("        _send_offer(core, progress)\n", "")),),
+    ),
+    Mutant(
+        "all that is in the log is committed at the start",
+        (57,),
+        "A replica that starts takes its whole log for committed.",
+        (edit(RaftCore.__init__, ("self.commit = log.snapshot_index", "self.commit = log.last_index")),),
+    ),
 )

@@ -3,29 +3,9 @@
 from __future__ import annotations
 
 from replication.raft import elections, leading
-from replication.raft.core import RaftCore
-from replication.raft.progress import Progress
 from tests.sim.raft.mutants.mutant import Mutant, edit
 
 MUTANTS = (
-    Mutant(
-        "fenced replica answers",
-        (7, 10),
-        "A replica whose disk failed still takes messages in, and answers.",
-        (edit(RaftCore.step, ("self.role is Role.FENCED or message.target", "message.target")),),
-    ),
-    Mutant(
-        "success behind a failure counts",
-        (7, 10),
-        "What waited for a write that failed is said when a later one is called done.",
-        (
-            edit(
-                RaftCore.persisted,
-                ("if self.role is Role.FENCED:\n            return", "if False:\n            return"),
-            ),
-            edit(RaftCore.fence, ("self.held.clear()", "self.role")),
-        ),
-    ),
     Mutant(
         "entries that were read are not looked at again",
         (21,),
@@ -63,18 +43,6 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "no snapshot offered",
-        (55,),
-        "A leader whose log does not reach back to its follower waits.",
-        (edit(leading._offer, ("        _send_offer(core, progress)\n", "")),),
-    ),
-    Mutant(
-        "all that is in the log is committed at the start",
-        (57,),
-        "A replica that starts takes its whole log for committed.",
-        (edit(RaftCore.__init__, ("self.commit = log.snapshot_index", "self.commit = log.last_index")),),
-    ),
-    Mutant(
         "loss not noticed",
         (63,),
         "A leader ignores that a follower does not have what it had acknowledged.",
@@ -93,11 +61,5 @@ MUTANTS = (
                 ),
             ),
         ),
-    ),
-    Mutant(
-        "windows have no end",
-        (65,),
-        "A follower that does not answer is sent everything all the same.",
-        (edit(Progress.full, ("return ", "return False and ")),),
     ),
 )
