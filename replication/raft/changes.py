@@ -15,7 +15,7 @@ from plait.wire.errors import BadRequest, Unavailable
 from replication.machine import KIND_MEMBERSHIP, Entry, Role
 from replication.raft import leading, sleeping
 from replication.raft.membership import MEMBERS_MAX, Membership, decode_membership
-from replication.raft.messages import Removed
+from replication.raft.messages import Removed, VoteRequest
 from replication.raft.progress import Pace
 
 if TYPE_CHECKING:
@@ -84,6 +84,13 @@ def committed(core: RaftCore, now_ns: int) -> None:
     core.leaving = []
     if core.replica not in core.membership.voters:
         leading.step_down(core, now_ns)
+
+
+def remind(core: RaftCore, request: VoteRequest) -> None:
+    """Whoever campaigns without being a member was not reached when it was told, and would do so for ever."""
+    known = request.source in core.membership or core.membership_index > core.commit
+    if core.role is Role.LEADER and not known and request.term <= core.term + 1:
+        core.send(Removed(core.replica, request.source, core.term, core.membership_index))
 
 
 def on_removed(core: RaftCore, now_ns: int, removed: Removed) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replication.machine import Role
-from replication.raft import leading
+from replication.raft import changes, leading
 from replication.raft.messages import (
     Append,
     Beat,
@@ -93,6 +93,7 @@ def count(core: RaftCore, now_ns: int, voter: int, *, granted: bool) -> None:
 
 def on_vote_request(core: RaftCore, now_ns: int, request: VoteRequest) -> None:
     """Somebody wants to lead."""
+    changes.remind(core, request)
     granted = _would_vote(core, now_ns, request)
     if request.pre:
         term = request.term if granted else core.term

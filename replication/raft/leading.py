@@ -143,6 +143,7 @@ def loaded(core: RaftCore, now_ns: int, progress: Progress, first_index: int, en
         _append_to(core, now_ns, progress, entries, _size_of(entries))
     elif wanted and not entries and first_index > core.log.snapshot_index:
         pause(core, progress)  # damaged, it seems: not to be asked for again at once
+        core.output.checkpoint |= core.applied_index >= first_index  # and a snapshot would cover it
 
 
 def on_append_answer(core: RaftCore, now_ns: int, answer: AppendAnswer) -> None:

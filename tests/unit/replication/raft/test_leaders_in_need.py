@@ -1,13 +1,22 @@
-"""What a leader does whose own storage is damaged, and one whose voters leave while reads wait for their word."""
+"""What a leader does for those who cannot help themselves: damaged storage, voters that left and were not told."""
 
 from __future__ import annotations
 
 import pytest
 
 from plait.wire.errors import Unavailable
-from replication.raft.messages import AppendAnswer, Beat, BeatAnswer, TimeoutNow
+from replication.raft.messages import (
+    AppendAnswer,
+    Beat,
+    BeatAnswer,
+    Removed,
+    SnapshotOffer,
+    TimeoutNow,
+    VoteRequest,
+)
 from replication.raft.settings import NS_PER_MS
-from tests.unit.replication.raft.test_damage import SECOND_NS, SETTINGS, leading
+from tests.sim.raft.memory_log import Snapshot
+from tests.unit.replication.raft.test_damage import SECOND_NS, SETTINGS, THREE, leading
 
 
 def test_a_damaged_leader_hands_over_to_one_whose_storage_is_sound() -> None:
@@ -45,3 +54,34 @@ def test_reads_do_not_wait_for_voters_that_have_left() -> None:
     for beat in beats:
         core.step(61 * SECOND_NS, BeatAnswer(beat.target, 1, 2, beat.read))
     assert [found for found, _ in answered + core.take().reads] == [ticket]
+
+
+def test_a_leader_that_cannot_read_what_a_follower_lacks_has_a_snapshot_made_that_covers_it() -> None:
+    core, log = leading()
+    log.cache_entries = 0
+    core.progress[2].match = 1
+    core.progress[2].probe()
+    core.dirty = True
+    assert core.take().wanted == [(2, 2)]
+    core.loaded(61 * SECOND_NS, 2, 2, [])
+    assert core.take().checkpoint
+    log.compact(Snapshot(5, 2, THREE, 0))
+    core.step(62 * SECOND_NS, BeatAnswer(2, 1, 2, 0))
+    core.tick(62 * SECOND_NS)
+    assert [each.target for each in core.take().messages if isinstance(each, SnapshotOffer)] == [2]
+
+
+def test_whoever_campaigns_and_is_no_member_any_more_is_told_so() -> None:
+    core, log = leading()
+    core.change_membership(61 * SECOND_NS, {1: 1, 2: 2}, {}, 2)
+    for _ in range(2):
+        core.take()
+        while log.pending:
+            core.persisted(61 * SECOND_NS, log.sync_one())
+        sent = core.progress[2].sequence
+        core.step(61 * SECOND_NS, AppendAnswer(2, 1, 2, sent, True, log.last_index, 0, 0, False))
+    lost = core.take().messages
+    assert [each.target for each in lost if isinstance(each, Removed)] == [3]
+    for source in (3, 2):
+        core.step(62 * SECOND_NS, VoteRequest(source, 1, 3, log.last_index, 2, pre=True, transfer=False))
+    assert [each.target for each in core.take().messages if isinstance(each, Removed)] == [3]
