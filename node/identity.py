@@ -8,16 +8,19 @@ Two copies, so that no single bad sector takes them. A node that has lost this f
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from struct import Struct
 
 import cbor2
+import trio
 
 from plait.wire.errors import StorageDamaged
 from replication.crc import crc32c
-from replication.environment import Disk
+from replication.environment import Disk, Environment
+from replication.peers.lives import Life, remembered
 
 FILES = ("node.a", "node.b")
 """The names of the two copies."""
@@ -26,9 +29,19 @@ DISK_BITS = 62
 CLUSTER_ID_CHARACTERS = 16
 """Length of a cluster's id."""
 
-_FORMAT = 1
+_FORMAT = 2
 _CRC = Struct(">I")
 _NEW = ".tmp"
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Of this node with another one, for the last time."""
+
+    life: Life
+    """The other's."""
+    start: int
+    """This one's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,20 @@ class NodeIdentity:
     """How often the node was started on it; never falls."""
     founders: Mapping[int, int] = field(default_factory=dict)
     """Node to disk of all who founded the cluster; empty until that is agreed."""
+    past: Mapping[int, int] = field(default_factory=dict)
+    """What was drawn at its latest starts, by their numbers."""
+    met: Mapping[int, Meeting] = field(default_factory=dict)
+    """The last life of each other node that this one saw."""
+
+    def started(self, mark: int) -> NodeIdentity:
+        """What is true of the next start, at which that was drawn."""
+        number = self.starts + 1
+        needed = {meeting.start for meeting in self.met.values()}
+        return replace(self, starts=number, past=remembered({**self.past, number: mark}, needed))
+
+    def having_met(self, node: int, life: Life) -> NodeIdentity:
+        """What is true when it has seen that life of the node."""
+        return replace(self, met={**self.met, node: Meeting(life, self.starts)})
 
     @property
     def cluster_id(self) -> str:
@@ -49,6 +76,29 @@ class NodeIdentity:
         assert self.founders, "the cluster is not founded"
         known = cbor2.dumps(sorted(self.founders.items()))
         return sha256(known).hexdigest()[:CLUSTER_ID_CHARACTERS]
+
+
+class IdentityFile:
+    """A node's facts, as they stand on its disk; changed one after the other."""
+
+    def __init__(self, environment: Environment, identity: NodeIdentity) -> None:
+        self.identity = identity
+        self._environment = environment
+        self._lock = trio.Lock()
+
+    async def change(self, changed: Callable[[NodeIdentity], NodeIdentity]) -> NodeIdentity:
+        """Make of the facts what that makes of them; durable on return. Raises OSError."""
+        async with self._lock:
+            identity = changed(self.identity)
+            if identity != self.identity:
+                write = partial(write_identity, self._environment.disk, identity)
+                await self._environment.tasks.offload("identity", write)
+                self.identity = identity
+        return self.identity
+
+    async def met(self, node: int, life: Life) -> None:
+        """Remember that life of another node. Raises OSError."""
+        await self.change(lambda identity: identity.having_met(node, life))
 
 
 def read_identity(disk: Disk) -> NodeIdentity | None:
@@ -97,13 +147,17 @@ def _read(disk: Disk, name: str) -> NodeIdentity:
     body = content[: -_CRC.size]
     if len(content) <= _CRC.size or _CRC.unpack(content[-_CRC.size :])[0] != crc32c(body):
         raise ValueError(f"{name} is damaged")
-    form, node_id, number, starts, founders = cbor2.loads(body)
-    if form != _FORMAT:
-        raise StorageDamaged(f"{name} is of format {form}, this version reads {_FORMAT}: use a newer Plait")
-    return NodeIdentity(node_id, number, starts, dict(founders))
+    form, *fields = cbor2.loads(body)
+    if form not in (1, _FORMAT):
+        raise StorageDamaged(f"{name} is of format {form}, this version reads 1 to {_FORMAT}: use a newer Plait")
+    node_id, number, starts, founders, past, met = [*fields, [], []] if form == 1 else fields
+    meetings = {node: Meeting(Life(life, mark), start) for node, life, mark, start in met}
+    return NodeIdentity(node_id, number, starts, dict(founders), dict(past), meetings)
 
 
 def _encode(identity: NodeIdentity) -> bytes:
     founders = sorted(identity.founders.items())
-    body = cbor2.dumps([_FORMAT, identity.node_id, identity.disk, identity.starts, founders])
+    met = [[node, each.life.number, each.life.mark, each.start] for node, each in sorted(identity.met.items())]
+    past = sorted(identity.past.items())
+    body = cbor2.dumps([_FORMAT, identity.node_id, identity.disk, identity.starts, founders, past, met])
     return body + _CRC.pack(crc32c(body))

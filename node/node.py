@@ -24,16 +24,17 @@ from node.departures import Departures
 from node.founding import Founding
 from node.gathering import Gathering
 from node.groups import Groups
-from node.identity import DISK_BITS, NodeIdentity, read_identity, write_identity
+from node.identity import DISK_BITS, IdentityFile, NodeIdentity, read_identity
 from node.members import Members
 from node.metadata import Metadata
 from node.partition import PartitionContext
 from node.replicas import Replicas
 from plait.wire.batch import BatchLimits
-from plait.wire.errors import BadRequest, Closed
+from plait.wire.errors import BadRequest, Closed, StorageDamaged
 from replication.actor import Actor, Host
 from replication.environment import Environment
 from replication.group import Group
+from replication.peers.lives import MARK_BITS, Life
 from replication.peers.peers import Peers
 from replication.peers.protocol import Identity
 from replication.peers.settings import PeerSettings
@@ -107,17 +108,17 @@ class Node:
         self.store = await Store.open(environment, settings.storage)
         environment.tasks.spawn("storage", self.store.run)
         environment.tasks.spawn("host", self.host.run)
-        identity = await self._identify()
+        self._identity = IdentityFile(environment, await self._identify())
         if settings.initial is not None:
-            identity = await self._meet_the_others(identity)
-        await self._open_catalogue(identity)
+            await self._meet_the_others()
+        await self._open_catalogue(self._identity.identity)
         await self._open_replicas()
         environment.tasks.spawn("watch", self._watch)
 
     # who this is
 
     async def _identify(self) -> NodeIdentity:
-        """Find out who this node is, and count this start. A node that is alone keeps no such file."""
+        """Find out who this node is. A node that is alone keeps no such file."""
         environment, node_id = self._environment, self._settings.node_id
         found = await environment.tasks.offload("identity", partial(read_identity, environment.disk))
         if self._settings.initial is None:
@@ -144,18 +145,21 @@ class Node:
                 f"this node's cluster has the nodes {sorted(found.founders)}, not {list(self.members.nodes)}: "
                 "they are fixed when it is founded; nothing was begun"
             )
-        started = replace(found, starts=found.starts + 1)
-        await environment.tasks.offload("identity", partial(write_identity, environment.disk, started))
-        return started
+        return found
 
-    async def _meet_the_others(self, identity: NodeIdentity) -> NodeIdentity:
-        """Open the links, and see to it that the cluster is founded."""
+    async def _meet_the_others(self) -> None:
+        """Count this start, open the links, and see to it that the cluster is founded."""
         settings, environment = self._settings, self._environment
         assert settings.initial is not None, "there are others"
+        mark = environment.random.getrandbits(MARK_BITS)
+        identity = await self._identity.change(lambda known: known.started(mark))
         name = _name_of_cluster(settings.initial)
-        peers = self.peers = Peers(
-            environment, self.host, Identity(name, settings.node_id, identity.starts), settings.peers
-        )
+        own = Identity(name, settings.node_id, identity.starts, identity.past)
+        peers = self.peers = Peers(environment, self.host, own, settings.peers)
+        peers.lives = {node: meeting.life for node, meeting in identity.met.items()}
+        peers.keep = self._identity.met
+        peers.on_outlived = self._outlived
+        peers.members_only = True
         founding = Founding(identity, self.members, peers, environment.clock)
         host, port = settings.peer_listen or settings.initial[settings.node_id]
         try:
@@ -165,10 +169,16 @@ class Node:
         for node in self.members.others:
             peers.connect_to(node, *settings.initial[node])
         if not identity.founders:
-            identity = replace(identity, founders=await founding.agree())
-            await environment.tasks.offload("identity", partial(write_identity, environment.disk, identity))
-            founding.identity = identity
-        return identity
+            founders = await founding.agree()
+            founding.identity = await self._identity.change(lambda known: replace(known, founders=founders))
+
+    def _outlived(self, sentence: str) -> None:
+        """Another node has seen this one on a later disk: nothing may be said in this one's name."""
+
+        async def end() -> None:
+            raise StorageDamaged(f"{sentence} [told by another node]")
+
+        self._environment.tasks.spawn("outlived", end)
 
     # what it has
 
@@ -184,7 +194,8 @@ class Node:
         await self.metadata.join(settings.name, identity.starts, native)
         if self.peers is not None:  # a node that comes with an older disk than the catalogue knows is refused
             for node, start in self.metadata.whereabouts.incarnations().items():
-                self.peers.lives[node] = max(start, self.peers.lives.get(node, 0))
+                if start > self.peers.seen(node).number:
+                    self.peers.lives[node] = Life(start)
 
     async def _open_replicas(self) -> None:
         environment, metadata = self._environment, self.metadata

@@ -20,6 +20,7 @@ import trio
 
 from replication.environment import Environment
 from replication.peers.connection import Connection, say_hello, say_no, was_refused
+from replication.peers.lives import Life
 from replication.peers.protocol import Hearing, Hello, Identity, Refusal, Told, encode_confirm, judge_welcome
 from replication.peers.settings import PeerSettings
 
@@ -40,7 +41,7 @@ class Link(Protocol):
     def has(self, kind: str) -> bool:
         """There is a connection of that kind."""
 
-    def adopt(self, connection: Connection, life: int, process: int) -> None:
+    def adopt(self, connection: Connection, who: Identity, process: int) -> None:
         """From now on this is the connection of its kind. Raises Refusal."""
 
     async def run(self, connection: Connection) -> None:
@@ -58,8 +59,11 @@ class House(Protocol):
     process: int
     settings: PeerSettings
 
-    def seen_life(self, node: int) -> int:
-        """The highest life that was seen of that node."""
+    def seen(self, node: int) -> Life:
+        """The last life of that node that was seen."""
+
+    async def meet(self, who: Identity) -> None:
+        """Remember that life of the node for good, before anything is made of it. Raises Refusal."""
 
     def is_welcome(self, node: int, kind: str) -> bool:
         """A connection of that node and kind was welcomed and waits for its CONFIRM."""
@@ -186,11 +190,12 @@ class Dialler:
         try:
             hello = Hello(house.identity, house.process, self._kind, node)
             welcome = await say_hello(stream, hello, hearing)
-            judge_welcome(welcome, house.identity, node, house.seen_life(node))
+            judge_welcome(welcome, house.identity, node, house.seen(node))
+            await house.meet(welcome.identity)
             if self._attempt.cancel_called or self._link.has(self._kind):  # the other side was quicker
                 return None
             connection = self._connection(stream, hearing)
-            self._link.adopt(connection, welcome.identity.store_life, welcome.process)
+            self._link.adopt(connection, welcome.identity, welcome.process)
             return connection
         except Refusal as refusal:
             if refusal.code != CROSSED:

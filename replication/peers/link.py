@@ -30,6 +30,7 @@ from replication.peers.codec import decode_messages, encode_message
 from replication.peers.connection import Connection
 from replication.peers.counters import Counters
 from replication.peers.dialling import Dialler
+from replication.peers.lives import Life
 from replication.peers.outbox import Outbox
 from replication.peers.protocol import (
     BULK,
@@ -39,6 +40,7 @@ from replication.peers.protocol import (
     KINDS,
     Identity,
     Refusal,
+    judge_life,
     seal,
     unseal,
 )
@@ -63,13 +65,16 @@ class Household(Protocol):
     counters: Counters
     runs: Runs
 
-    def seen_life(self, node: int) -> int:
-        """The highest life that was seen of that node."""
+    def seen(self, node: int) -> Life:
+        """The last life of that node that was seen."""
+
+    async def meet(self, who: Identity) -> None:
+        """Remember that life of the node for good, before anything is made of it. Raises Refusal."""
 
     def is_welcome(self, node: int, kind: str) -> bool:
         """A connection of that node and kind was welcomed and waits for its CONFIRM."""
 
-    def saw_life(self, node: int, life: int) -> None:
+    def saw(self, node: int, life: Life) -> None:
         """A connection with that life of the node was made."""
 
     def node_changed(self, node: int, up: bool) -> None:
@@ -109,7 +114,7 @@ class PeerLink(Actor):
         self._channels = Channels(node, self._settings, self._serve)
         self.diallers = {kind: Dialler(self, kind, household) for kind in KINDS}
         self._heard_ns = 0  # as of the last control connection that was lost
-        self._came: tuple[int, int] | None = None  # (life, process) of what is connected, or was the last time
+        self._came: tuple[Life, int] | None = None  # (life, process) of what is connected, or was the last time
         self._beat_due_ns = 0
         self._bulk_beat_due_ns = 0
         self._beats_to_send = dict.fromkeys(KINDS, False)
@@ -163,16 +168,15 @@ class PeerLink(Actor):
         """There is a connection of that kind."""
         return self.connections[kind] is not None
 
-    def adopt(self, connection: Connection, life: int, process: int) -> None:
+    def adopt(self, connection: Connection, who: Identity, process: int) -> None:
         """From now on this is the connection of its kind. Raises Refusal when the other side has lived on."""
         if self.stopped:
             raise Refusal("forgotten", f"node {self.node} was removed from this cluster")
-        if life < self._household.seen_life(self.node):
-            raise Refusal("older_life", "this node's disk is older than what it was: a later life of it is known")
-        if self._came is not None and self._came != (life, process):
+        judge_life(who, self._household.seen(self.node))
+        if self._came is not None and self._came != (who.life, process):
             self.go_down("restarted")
-        self._came = life, process
-        self._household.saw_life(self.node, life)
+        self._came = who.life, process
+        self._household.saw(self.node, who.life)
         kind = connection.kind
         self._drop(kind)
         self.connections[kind] = connection
@@ -183,7 +187,7 @@ class PeerLink(Actor):
             self._beat_due_ns = now_ns
             if not self.up:
                 self.up = True
-                _logger.info("node is up", node=self.node, life=life)
+                _logger.info("node is up", node=self.node, life=who.life.number)
                 self._household.node_changed(self.node, True)
         else:
             self._bulk_beat_due_ns = now_ns

@@ -8,7 +8,7 @@ News (news.py) ── node_up, node_down, unreachable, wake ──> groups
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -24,12 +24,15 @@ from replication.peers.connection import Connection, next_word, say_no
 from replication.peers.counters import Counters
 from replication.peers.line import Line
 from replication.peers.link import NS_PER_MS, PeerLink
+from replication.peers.lives import Life
 from replication.peers.news import GroupMember, News
 from replication.peers.protocol import (
+    OLDER_LIFE,
     Hearing,
     Hello,
     Identity,
     Refusal,
+    Told,
     Welcome,
     judge_hello,
     read_confirm,
@@ -62,10 +65,14 @@ class Peers:
         self.counters = Counters()
         self.runs = Runs()
         self.process = environment.random.getrandbits(PROCESS_BITS)
-        self.lives: dict[int, int] = {}
-        """Highest life seen of each node; whoever keeps it over restarts fills it in first."""
-        self.on_life: Callable[[int, int], None] = lambda node, life: None
-        """Called when a node is seen in a higher life than before: (node, life)."""
+        self.lives: dict[int, Life] = {}
+        """The last life seen of each node; whoever keeps it over restarts fills it in first."""
+        self.keep: Callable[[int, Life], Awaitable[None]] = _keep_nothing
+        """Awaited before a node is let in in a life that was not seen: it is remembered for good on return."""
+        self.members_only = False
+        """Whether nodes are turned away to which no link was asked for."""
+        self.on_outlived: Callable[[str], None] = lambda sentence: None
+        """Called with the sentence when a node that was dialled says that this one's disk is an older one."""
         self.refusals: dict[int, str] = {}
         """Why there is no link to a node, for people: the last refusal's sentence, until it is connected."""
         self._host = host
@@ -216,20 +223,27 @@ class Peers:
 
     # what links ask (link.Household)
 
-    def seen_life(self, node: int) -> int:
+    def seen(self, node: int) -> Life:
         """See link.Household."""
-        return self.lives.get(node, 0)
+        return self.lives.get(node, Life(0))
+
+    async def meet(self, who: Identity) -> None:
+        """See dialling.House."""
+        if self.seen(who.node_id) == who.life:
+            return
+        try:
+            await self.keep(who.node_id, who.life)
+        except OSError as error:
+            raise Refusal("disk", f"this node's disk cannot keep that it met you: {error}") from error
 
     def is_welcome(self, node: int, kind: str) -> bool:
         """See link.Household."""
         return (node, kind) in self._welcome_now
 
-    def saw_life(self, node: int, life: int) -> None:
+    def saw(self, node: int, life: Life) -> None:
         """See link.Household."""
         self.refusals.pop(node, None)
-        if life > self.lives.get(node, -1):
-            self.lives[node] = life
-            self.on_life(node, life)
+        self.lives[node] = life
 
     def node_changed(self, node: int, up: bool) -> None:
         """See link.Household."""
@@ -275,6 +289,8 @@ class Peers:
         if self.refusals.get(node) != refusal.sentence:
             self.refusals[node] = refusal.sentence
             _logger.error("no link to node", node=node, code=refusal.code, why=refusal.sentence)
+        if isinstance(refusal, Told) and refusal.code == OLDER_LIFE:
+            self.on_outlived(refusal.sentence)
 
     # those who knock
 
@@ -323,22 +339,27 @@ class Peers:
         try:
             hello = read_hello(await next_word(stream, hearing))
             version = self._judge(hello)
+            await self.meet(hello.identity)
             await self._welcome(stream, hello, version, hearing)
             return self._take(stream, hello, hearing)
         except Refusal as refusal:
             self.counters.handshakes_refused += 1
             _logger.info("handshake refused", code=refusal.code, why=refusal.sentence)
-            await say_no(stream, refusal)
+            if not isinstance(refusal, Told):
+                await say_no(stream, refusal)
             return None
 
     def _judge(self, hello: Hello) -> int:
         node = hello.identity.node_id
-        version = judge_hello(hello, self.identity, self.seen_life(node))
+        version = judge_hello(hello, self.identity, self.seen(node))
         if node in self._forgotten:
             raise Refusal("forgotten", f"node {node} was removed from this cluster: it cannot come back as it was")
         link = self._links.get(node)
         if link is not None:
             link.diallers[hello.kind].may_greet()
+        elif self.members_only:
+            known = ", ".join(str(each) for each in sorted([*self._links, self.identity.node_id]))
+            raise Refusal("stranger", f"this cluster has the nodes {known}, and you are node {node}")
         return version
 
     async def _welcome(self, stream: trio.abc.Stream, hello: Hello, version: int, hearing: Hearing) -> None:
@@ -361,7 +382,7 @@ class Peers:
             raise Refusal("forgotten", f"node {who.node_id} was removed from this cluster")
         link = self._links.get(who.node_id) or self._stranger(who.node_id)
         connection = Connection(hello.kind, stream, hearing.reader, self.environment.clock, self.settings.stall_ms)
-        link.adopt(connection, who.store_life, hello.process)
+        link.adopt(connection, who, hello.process)
         return link, connection
 
     # bookkeeping
@@ -388,3 +409,7 @@ class Peers:
         if found is None:
             found = self._sleepers[node] = (Sleepers(), Sleepers())
         return found
+
+
+async def _keep_nothing(node: int, life: Life) -> None:
+    """For those who need not know it after their end."""

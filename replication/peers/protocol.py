@@ -17,7 +17,7 @@ Pure. docs/peer-protocol.md has the layouts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
 from typing import Any
@@ -26,6 +26,7 @@ from plait.wire.errors import BadRequest
 from plait.wire.frames import FrameReader, decode_plain, encode_frame, encode_plain
 from replication.crc import crc32c
 from replication.environment import Buffer
+from replication.peers.lives import Life, decode_past, encode_past
 
 VERSION_MIN = 1
 """Oldest version of the peer protocol that this node speaks."""
@@ -43,6 +44,11 @@ CLUSTER_ID_LENGTH_MAX = 128
 """Characters of a cluster's id."""
 NUMBER_MAX = (1 << 63) - 1
 """Largest number that any field holds."""
+
+PAST = "past"
+"""The extra of HELLO and WELCOME that has the marks of the node's lives: number, mark, number, mark..."""
+OLDER_LIFE = "older_life"
+"""Code of the refusal of a node whose disk was put back to an older state."""
 
 HELLO = 1
 WELCOME = 2
@@ -71,6 +77,13 @@ class Identity:
     """From 1; never given to another node of the cluster."""
     store_life: int
     """How often this node's store was opened: never falls, unless its disk was put back to an older state."""
+    past: Mapping[int, int] = field(default_factory=dict, hash=False)
+    """The marks of its latest lives by their numbers; empty: it draws none."""
+
+    @property
+    def life(self) -> Life:
+        """This start of it."""
+        return Life(self.store_life, self.past.get(self.store_life, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +104,8 @@ class Hello:
         """As a frame."""
         who = self.identity
         head = [HELLO, MAGIC, self.min_version, self.max_version]
-        head += [who.cluster_id, who.node_id, who.store_life, self.process, self.kind, self.target, self.extras]
+        extras = {**self.extras, PAST: encode_past(who.past)} if who.past else self.extras
+        head += [who.cluster_id, who.node_id, who.store_life, self.process, self.kind, self.target, extras]
         return b"".join(encode_frame(head))
 
 
@@ -107,7 +121,8 @@ class Welcome:
     def encode(self) -> bytes:
         """As a frame."""
         who = self.identity
-        head = [WELCOME, self.version, who.cluster_id, who.node_id, who.store_life, self.process, self.extras]
+        extras = {**self.extras, PAST: encode_past(who.past)} if who.past else self.extras
+        head = [WELCOME, self.version, who.cluster_id, who.node_id, who.store_life, self.process, extras]
         return b"".join(encode_frame(head))
 
 
@@ -183,7 +198,8 @@ def read_hello(head: list[Any]) -> Hello:
             ext,
         ]:
             if type(ext) is dict and name in KINDS and _sound(cluster, node, life, process, target, least, most):
-                return Hello(Identity(cluster, node, life), process, name, target, least, most, ext)
+                past = _past(ext)
+                return Hello(Identity(cluster, node, life, past), process, name, target, least, most, ext)
     raise _malformed("a HELLO has versions, cluster, node, life, process, kind, target and extras")
 
 
@@ -200,13 +216,15 @@ def read_welcome(head: list[Any]) -> Welcome:
                     raise Refusal(
                         "version", f"you chose version {version} of the peer protocol, which I did not offer"
                     )
-                return Welcome(version, Identity(cluster, node, life), process, extras)
+                return Welcome(version, Identity(cluster, node, life, _past(extras)), process, extras)
     raise _malformed("a WELCOME was to come, and what came is none")
 
 
 def read_confirm(head: list[Any]) -> dict[str, Any]:
-    """The extras of a CONFIRM. Raises Refusal for anything else."""
+    """The extras of a CONFIRM. Raises Told when it is a REFUSED, Refusal when it is anything else."""
     match head:
+        case [int(kind), str(code), str(sentence)] if kind == REFUSED:
+            raise Told(code, sentence)
         case [int(kind), dict(extras)] if kind == CONFIRM:
             return extras
     raise _malformed("a CONFIRM was to come, and what came is none")
@@ -217,6 +235,14 @@ def _sound(cluster: str, *numbers: int) -> bool:
     return whole and 0 < len(cluster) <= CLUSTER_ID_LENGTH_MAX
 
 
+def _past(extras: dict[str, Any]) -> dict[int, int]:
+    """Takes it out of the extras. Raises Refusal."""
+    past = decode_past(extras.pop(PAST, []))
+    if past is None:
+        raise _malformed("the marks of former lives are pairs of numbers")
+    return past
+
+
 def _malformed(what: str) -> Refusal:
     return Refusal("malformed", f"the handshake cannot be read: {what}; the connection ends")
 
@@ -224,23 +250,23 @@ def _malformed(what: str) -> Refusal:
 # judging it
 
 
-def judge_hello(hello: Hello, mine: Identity, seen_life: int) -> int:
-    """The version to speak with this dialler. Raises Refusal. `seen_life`: the highest seen of that node."""
+def judge_hello(hello: Hello, mine: Identity, seen: Life) -> int:
+    """The version to speak with this dialler. Raises Refusal. `seen`: the last life of that node that was seen."""
     if hello.target != mine.node_id:
         raise Refusal("target", f"you meant node {hello.target}, this is node {mine.node_id}: check the addresses")
-    _judge_identity(hello.identity, mine, seen_life)
+    _judge_identity(hello.identity, mine, seen)
     return min(hello.max_version, VERSION_MAX)
 
 
-def judge_welcome(welcome: Welcome, mine: Identity, target: int, seen_life: int) -> None:
+def judge_welcome(welcome: Welcome, mine: Identity, target: int, seen: Life) -> None:
     """Raises Refusal where the one who answered is not the one who was meant."""
     if welcome.identity.node_id != target:
         found = welcome.identity.node_id
         raise Refusal("target", f"I meant node {target}, but node {found} answered: check the addresses")
-    _judge_identity(welcome.identity, mine, seen_life)
+    _judge_identity(welcome.identity, mine, seen)
 
 
-def _judge_identity(theirs: Identity, mine: Identity, seen_life: int) -> None:
+def _judge_identity(theirs: Identity, mine: Identity, seen: Life) -> None:
     if theirs.cluster_id != mine.cluster_id:
         raise Refusal(
             "cluster",
@@ -248,11 +274,17 @@ def _judge_identity(theirs: Identity, mine: Identity, seen_life: int) -> None:
         )
     if theirs.node_id == mine.node_id:
         raise Refusal("self", f"you say that you are node {mine.node_id}, and so am I: a node's id is its own")
-    if theirs.store_life < seen_life:
+    judge_life(theirs, seen)
+
+
+def judge_life(theirs: Identity, seen: Life) -> None:
+    """Raises Refusal for a node that comes with another disk than that on which it was seen in that life."""
+    if not seen.is_of(theirs.store_life, theirs.past):
         raise Refusal(
-            "older_life",
-            f"this node's disk is older than what it was: node {theirs.node_id} comes in life {theirs.store_life}"
-            f" of its store, and life {seen_life} was seen; that disk cannot go on: let it join as a new node",
+            OLDER_LIFE,
+            f"this node's disk is older than what it was, or another one: node {theirs.node_id} comes in life"
+            f" {theirs.store_life}, and its life {seen.number} was seen, of which this disk does not know;"
+            " what it acknowledged then is not on it: bring the later disk back",
         )
 
 

@@ -18,6 +18,7 @@ from replication.machine import Entry
 from replication.peers.beats import BUCKETS, Rounds, Sleepers, read_beat
 from replication.peers.channels import Answer, Channels
 from replication.peers.codec import decode_entries, decode_messages, encode_message
+from replication.peers.lives import Life
 from replication.peers.protocol import (
     BULK_WORDS,
     CONTROL,
@@ -61,7 +62,7 @@ def refused_or_read(hearing: Hearing) -> None:
     try:
         head = hearing.word()
         if head is not None:
-            judge_hello(read_hello(head), MINE, 3)
+            judge_hello(read_hello(head), MINE, Life(3))
     except Refusal as refusal:
         refusal.encode()
 

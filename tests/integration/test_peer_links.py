@@ -12,6 +12,7 @@ import trio
 from replication.actor import Actor, Host, Promise
 from replication.machine import Entry
 from replication.peers.channels import Answer
+from replication.peers.lives import Life
 from replication.peers.peers import Peers
 from replication.peers.protocol import Identity
 from replication.peers.settings import PeerSettings
@@ -96,7 +97,7 @@ async def test_a_node_that_ends_is_seen_at_once_and_comes_back(tmp_path: Path) -
             b.connect_to(1, "127.0.0.1", a_port)
             await until(lambda: linked(a, 2) and linked(b, 1))
             assert member.told == [("up", 2), ("down", 2), ("up", 2)]
-            assert a.lives == {2: 2}
+            assert a.lives == {2: Life(2)}
 
 
 async def test_strangers_at_the_door_are_turned_away_and_harm_nobody(tmp_path: Path) -> None:

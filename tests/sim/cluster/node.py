@@ -20,6 +20,7 @@ from replication.actor import Actor, Host
 from replication.environment import Environment
 from replication.group import Group
 from replication.machine import Role, RoleChange
+from replication.peers import lives
 from replication.peers.peers import Peers
 from replication.peers.protocol import Identity
 from replication.raft.invariants import check
@@ -55,7 +56,7 @@ class GroupBox(Box):
 
     def __init__(self, world: World, name: str, node_id: int, disk: SimDisk, clock: SimClock) -> None:
         super().__init__(world, name, node_id, disk, clock)
-        self.lives_seen: dict[int, int] = {}
+        self.lives_seen: dict[int, lives.Life] = {}
         """Lives of other nodes that this one has seen; it does not forget them."""
         self.must_go = False
         """It came back with an older disk: it is to be replaced."""

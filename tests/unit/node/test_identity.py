@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
+import cbor2
 import pytest
 
 from node.identity import FILES, NodeIdentity, read_identity, write_identity
 from plait.wire.errors import StorageDamaged
+from replication.crc import crc32c
+from replication.peers.lives import PAST_LIVES_MAX, Life
 from tests.sim.crash import Survival
 from tests.sim.disk import SimDisk
 
 FIRST = NodeIdentity(2, 12345, 1)
-FOUNDED = replace(FIRST, starts=2, founders={1: 11, 2: 12345, 3: 33})
+FOUNDED = replace(FIRST, starts=2, founders={1: 11, 2: 12345, 3: 33}, past={1: 7, 2: 8}).having_met(3, Life(5, 9))
 
 
 def test_an_empty_disk_belongs_to_nobody() -> None:
@@ -60,3 +63,21 @@ def test_all_founders_find_the_same_id_and_other_disks_another() -> None:
     mine = FOUNDED.cluster_id
     assert replace(FOUNDED, node_id=3, disk=33, founders={3: 33, 1: 11, 2: 12345}).cluster_id == mine
     assert replace(FOUNDED, founders={1: 11, 2: 12345, 3: 34}).cluster_id != mine
+
+
+def test_a_file_of_the_first_format_is_read() -> None:
+    disk = SimDisk(Random(1))
+    body = cbor2.dumps([1, 2, 12345, 4, [[1, 11], [2, 12345]]])
+    disk.create(FILES[0]).pwrite([body + crc32c(body).to_bytes(4, "big")], 0)
+    assert read_identity(disk) == NodeIdentity(2, 12345, 4, {1: 11, 2: 12345})
+
+
+def test_the_latest_starts_are_remembered_and_those_in_which_another_node_was_met() -> None:
+    identity = FIRST
+    for mark in range(1, 3 * PAST_LIVES_MAX):
+        identity = identity.started(mark)
+        if mark == 5:
+            identity = identity.having_met(3, Life(1, 1))
+    latest = identity.starts
+    assert sorted(identity.past) == [6, *range(latest - PAST_LIVES_MAX + 1, latest + 1)]
+    assert identity.past[6] == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from plait.wire.errors import BadRequest
 from plait.wire.frames import FrameReader, encode_frame
 from replication.crc import crc32c
+from replication.peers.lives import Life
 from replication.peers.protocol import (
     BULK,
     BULK_WORDS,
@@ -61,7 +63,7 @@ def test_the_words_of_a_handshake_are_these() -> None:
 def test_what_was_said_is_read() -> None:
     hello = Hello(TWO, 99, BULK, 1, extras={"proof": b"p"})
     assert read_hello(heard(hello.encode())) == hello
-    welcome = Welcome(1, ONE, 5)
+    welcome = Welcome(1, replace(ONE, past={6: 60, 7: 70}), 5)
     assert read_welcome(heard(welcome.encode())) == welcome
     assert read_confirm(heard(encode_confirm({"proof": b"q"}))) == {"proof": b"q"}
 
@@ -119,7 +121,7 @@ def test_versions_that_do_not_meet_are_refused_whatever_else_a_later_one_says() 
 
 
 def test_the_highest_version_of_both_is_spoken() -> None:
-    assert judge_hello(Hello(TWO, 99, CONTROL, 1, 0, 9), ONE, 0) == 1
+    assert judge_hello(Hello(TWO, 99, CONTROL, 1, 0, 9), ONE, Life(0)) == 1
 
 
 @pytest.mark.parametrize(
@@ -137,20 +139,45 @@ def test_the_highest_version_of_both_is_spoken() -> None:
 )
 def test_whoever_does_not_fit_is_told_why(hello: Hello, code: str, sentence: str) -> None:
     with pytest.raises(Refusal) as found:
-        judge_hello(hello, ONE, seen_life=3)
+        judge_hello(hello, ONE, seen=Life(3))
     assert found.value.code == code
     assert sentence in found.value.sentence
 
 
+@pytest.mark.parametrize(
+    ("past", "code"),
+    [
+        ({2: 20, 3: 30}, ""),
+        ({3: 30, 4: 40}, ""),
+        ({}, ""),
+        ({2: 20, 3: 31}, "older_life"),
+        ({4: 40, 5: 50}, "older_life"),
+    ],
+)
+def test_a_copy_that_has_counted_as_far_is_not_taken_for_the_disk(past: dict[int, int], code: str) -> None:
+    hello = Hello(Identity("c1", 2, max(past, default=3), past), 9, CONTROL, 1)
+    found = ""
+    try:
+        judge_hello(hello, ONE, seen=Life(3, 30))
+    except Refusal as refusal:
+        found = refusal.code
+    assert found == code
+
+
+@pytest.mark.parametrize("told", [[1], [1, "m"], {}, [1, -1], [0] * 1_000, 7, None])
+def test_a_past_that_is_none_is_refused(told: Any) -> None:
+    assert refusal_of([*HELLO_WORDS[:-1], {"past": told}]).code == "malformed"
+
+
 def test_the_dialler_judges_as_well() -> None:
-    judge_welcome(Welcome(1, TWO, 9), ONE, 2, seen_life=3)
+    judge_welcome(Welcome(1, TWO, 9), ONE, 2, seen=Life(3))
     for identity, code in (
         (Identity("c1", 3, 3), "target"),
         (Identity("c2", 2, 3), "cluster"),
         (Identity("c1", 2, 2), "older_life"),
     ):
         with pytest.raises(Refusal) as found:
-            judge_welcome(Welcome(1, identity, 9), ONE, 2, seen_life=3)
+            judge_welcome(Welcome(1, identity, 9), ONE, 2, seen=Life(3))
         assert found.value.code == code
 
 
@@ -161,7 +188,9 @@ def test_a_refusal_is_told_and_nonsense_is_refused() -> None:
     for head in ([], [2], [3], [2, 5, "c1", 1, 7, 5, {}], [2, 1, "c1", -1, 7, 5, {}], [4, {}]):
         with pytest.raises(Refusal):
             read_welcome(head)
-    for head in ([], [4], [4, 1], [4, {}, 1], [3, "code", "sentence"]):
+    with pytest.raises(Told, match="a sentence"):
+        read_confirm([3, "older_life", "a sentence"])
+    for head in ([], [4], [4, 1], [4, {}, 1], [3, "code"]):
         with pytest.raises(Refusal):
             read_confirm(head)
 

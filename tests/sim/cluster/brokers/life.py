@@ -12,7 +12,7 @@ from gateways.native.server import NativeGateway
 from node.commanded import CommandedReplica
 from node.node import Node, NodeSettings
 from node.partition import Partition
-from plait.wire.errors import AlreadyExists, PlaitError
+from plait.wire.errors import AlreadyExists, PlaitError, StorageDamaged
 from replication.machine import Role
 from replication.raft.core import RaftCore
 from replication.raft.invariants import check
@@ -146,7 +146,7 @@ class BrokerLife:
         if others is None:
             return
         error = _first(others)
-        if self._wrong and isinstance(error, AlreadyExists):
+        if self._wrong and isinstance(error, AlreadyExists | StorageDamaged):
             events.reached("wrong disk refused")
         elif isinstance(error, PlaitError | OSError) and self.box.doubtful:
             events.reached("node ended with its damaged disk")

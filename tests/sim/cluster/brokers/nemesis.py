@@ -90,7 +90,7 @@ class BrokerNemesis(Nemesis):
     # ---- wrong disks
 
     def _old_disk(self, fault: PlannedFault, random: Random) -> bool:
-        """One of an earlier life, so old that the number of its life says so."""
+        """One of an earlier life; it is started again and again, and so comes to the number of the present one."""
         box = self._broker_box(fault)
         life = box.life
         if not self._may_lose(box) or box.own_disk is not None or life is None or not life.started:
@@ -99,7 +99,7 @@ class BrokerNemesis(Nemesis):
         older = []
         for image in box.images:
             found = read_identity(image)
-            if found is not None and found.founders and found.starts + 1 < life.node.metadata.incarnation:
+            if found is not None and found.founders and found.starts < life.node.metadata.incarnation:
                 older.append(image)
         if not older:
             return False
