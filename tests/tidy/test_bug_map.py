@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.sim.cluster.plan import LONG_MS
-from tests.sim.raft.mutants import MUTANTS, scripts
+from tests.sim.raft.mutants import MUTANTS
 from tests.tidy.repository import ROOT, files, text_of
 from tests.tidy.test_repository import complain
 
@@ -86,9 +86,8 @@ def test_the_map_names_every_scenario_beside_its_bug() -> None:
 
 
 def test_the_map_names_every_mutant_beside_its_bugs() -> None:
-    mutants = (*MUTANTS, *scripts.MUTANTS)
     for row in rows():
-        assert row.mutants == [mutant.name for mutant in mutants if row.number in mutant.bugs], row.number
+        assert row.mutants == [mutant.name for mutant in MUTANTS if row.number in mutant.bugs], row.number
 
 
 def test_missing_things_are_noticed() -> None:

@@ -3,7 +3,14 @@
 scripts/mutants        runs them all; docs/verification.md keeps what it prints
 """
 
-from tests.sim.raft.mutants import elections, logs, members, nodes, reads
+from tests.sim.raft.mutants import elections, logs, members, nodes, reads, scripts
 
-MUTANTS = (*elections.MUTANTS, *logs.MUTANTS, *members.MUTANTS, *reads.MUTANTS, *nodes.MUTANTS)
+MUTANTS = (
+    *elections.MUTANTS,
+    *logs.MUTANTS,
+    *members.MUTANTS,
+    *reads.MUTANTS,
+    *nodes.MUTANTS,
+    *scripts.MUTANTS,
+)
 """All of them, each with a name of its own."""

@@ -15,10 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from tests.sim.raft.mutants import MUTANTS
+from tests.sim.raft.mutants.first_seeds import FIRST_SEEDS
 from tests.sim.raft.mutants.hunt import Hunt
 from tests.sim.raft.mutants.mutant import Layer, Mutant
 
 ROOT = Path(__file__).parents[4]
+FIRST_SEEDS_FILE = Path(__file__).with_name("first_seeds.py")
 SEEDS = 4_000
 """Worlds of cores in which a mutant has to be caught, if the command line says no other number."""
 SLOWER = {Layer.CORES: 1, Layer.NODES: 10, Layer.BROKERS: 100}
@@ -43,6 +45,8 @@ def main() -> int:
     if not options.mutant:
         sound = [job for layer in _layers(mutants) for job in _chunks(layer, _seeds(layer, options.seeds))]
     found = _run([*jobs, *sound], options.jobs)
+    if options.remember:
+        _remember({hunted.name: hunted.seed for job in jobs if (hunted := found[job]).check})
     return _report(mutants, [found[job] for job in jobs], [found[job] for job in sound])
 
 
@@ -57,16 +61,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=int, default=SEEDS, help="within which to be caught (default: %(default)s)"
     )
+    parser.add_argument(
+        "--remember", action="store_true", help="keep the seeds in first_seeds.py, where quick tests look first"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     return parser.parse_args()
 
 
 def _layers(mutants: Iterable[Mutant]) -> list[Layer]:
-    return list(dict.fromkeys(mutant.layer for mutant in mutants))
+    return list(dict.fromkeys(mutant.layer for mutant in mutants if mutant.layer is not Layer.SCRIPTS))
 
 
 def _seeds(layer: Layer, seeds: int) -> int:
-    return max(seeds // SLOWER[layer], 1)
+    return max(seeds // SLOWER[layer], 1) if layer is not Layer.SCRIPTS else 0
 
 
 def _chunks(layer: Layer, seeds: int) -> list[_Job]:
@@ -96,15 +103,22 @@ def _one(job: _Job) -> Hunt:
     return Hunt(**json.loads(done.stdout))
 
 
+def _remember(seeds: dict[str, int]) -> None:
+    lines = [f"    {json.dumps(name)}: {seed:_},\n" for name, seed in (FIRST_SEEDS | seeds).items()]
+    head, opening, rest = FIRST_SEEDS_FILE.read_text(encoding="utf-8").partition("= {\n")
+    _, closing, rest = rest.partition("}\n")
+    FIRST_SEEDS_FILE.write_text(head + opening + "".join(lines) + closing + rest, encoding="utf-8")
+
+
 def _report(mutants: Sequence[Mutant], found: Sequence[Hunt], sound: Sequence[Hunt]) -> int:
-    heads = ("mutant", "bugs", "caught by", "seed", "seeds", "inputs", "the reference model says")
+    heads = ("mutant", "bugs", "caught by", "seed", "seeds", "inputs", "the reference model says", "scenarios")
     rows = [_row(mutant, hunted) for mutant, hunted in zip(mutants, found, strict=True)]
     print("| " + " | ".join(heads) + " |")
     print("|" + " --- |" * len(heads))
     for row in rows:
         print("| " + " | ".join(row) + " |")
     print()
-    survivors = [hunted.name for hunted in found if not hunted.check]
+    survivors = [hunted.name for hunted in found if not hunted.check and not hunted.scenarios]
     rejected = sum(bool(hunted.reference) for hunted in found)
     caught = len(found) - len(survivors)
     print(f"{len(found)} mutants, {caught} caught; the reference model, too, rejects what {rejected} of them did")
@@ -121,11 +135,12 @@ def _report(mutants: Sequence[Mutant], found: Sequence[Hunt], sound: Sequence[Hu
 
 def _row(mutant: Mutant, hunted: Hunt) -> tuple[str, ...]:
     bugs = ", ".join(map(str, mutant.bugs))
-    if not hunted.check:
-        return (mutant.name, bugs, "NOTHING", "", f"{hunted.seeds:,}", f"{hunted.inputs:,}", "")
-    caught = hunted.check if mutant.layer is Layer.CORES else f"{mutant.layer.value}: {hunted.check}"
+    scenarios = ", ".join(name.partition("_")[0] for name in hunted.scenarios)
     seeds, inputs = f"{hunted.seeds:,}", f"{hunted.inputs:,}"
-    return (mutant.name, bugs, caught, str(hunted.seed), seeds, inputs, hunted.reference or "nothing")
+    if not hunted.check:
+        return (mutant.name, bugs, "its scenarios" if scenarios else "NOTHING", "", seeds, inputs, "", scenarios)
+    caught = hunted.check if mutant.layer is Layer.CORES else f"{mutant.layer.value}: {hunted.check}"
+    return (mutant.name, bugs, caught, str(hunted.seed), seeds, inputs, hunted.reference or "nothing", scenarios)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-FIRST_SEEDS: Mapping[str, int] = {
+FIRST_SEEDS: dict[str, int] = {
     "term never written": 8,
     "log of the candidate not looked at: term": 25,
     "log of the candidate not looked at: index": 8,

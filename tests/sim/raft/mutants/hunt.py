@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from tests.sim.cluster.layers import run_any
 from tests.sim.cluster.plan import draw
+from tests.sim.raft import script
+from tests.sim.raft.commands import Misspelt
 from tests.sim.raft.mutants import MUTANTS
 from tests.sim.raft.mutants.mutant import Layer, Mutant, on
 from tests.sim.raft.run import Run
@@ -36,12 +39,30 @@ class Hunt:
     """Of cores, or steps of whole nodes' tasks."""
     reference: str = ""
     """The rule of the reference model that the same seed's trace breaks; "": none, or not asked."""
+    scenarios: list[str] = field(default_factory=list)
+    """Those that print something else with it."""
 
 
 def hunt(mutant: Mutant, seeds: Iterable[int], *, reference: bool = False) -> Hunt:
     """Run it until it is caught; `reference`: have the reference model judge the trace of that seed."""
     with on(mutant):
         return _run(mutant.name, mutant.layer, mutant.kinds, seeds, reference)
+
+
+def differs(mutant: Mutant, path: Path) -> bool:
+    """Whether a scenario prints something else with it."""
+    with on(mutant):
+        try:
+            played = script.play(script.read(path))
+        except Misspelt:
+            return True  # what comes next in the script is not possible any more
+    return played.text != path.read_text(encoding="utf-8")
+
+
+def shown_by(mutant: Mutant) -> list[str]:
+    """The scenarios that name it, and print something else with it: like "b17_answer_to_a_former_leader"."""
+    paths = sorted(script.SCENARIOS.glob("*.txt"))
+    return [path.stem for path in paths if mutant.name in script.read(path).mutants and differs(mutant, path)]
 
 
 def hunt_nothing(layer: Layer, seeds: Iterable[int]) -> Hunt:
@@ -100,7 +121,9 @@ def main() -> None:
     if name in [layer.value for layer in Layer]:
         found = hunt_nothing(Layer(name), seeds)
     else:
-        found = hunt(next(mutant for mutant in MUTANTS if mutant.name == name), seeds, reference=True)
+        mutant = next(mutant for mutant in MUTANTS if mutant.name == name)
+        found = hunt(mutant, seeds, reference=True)
+        found.scenarios = shown_by(mutant)
     print(json.dumps(asdict(found)))
 
 

@@ -23,6 +23,8 @@ from typing import Any
 class Layer(Enum):
     """Where a mutant is to be caught."""
 
+    SCRIPTS = "scripts"
+    """tests/sim/raft/scenarios alone: what it needs comes about rarely, or never, in worlds."""
     CORES = "cores"
     """tests/sim/raft: cores alone."""
     NODES = "nodes"

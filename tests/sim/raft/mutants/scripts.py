@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from replication.raft import elections, leading
-from tests.sim.raft.mutants.mutant import Mutant, edit
+from tests.sim.raft.mutants.mutant import Layer, Mutant, edit
 
 MUTANTS = (
     Mutant(
@@ -16,6 +16,7 @@ MUTANTS = (
                 ("and core.log.term_at(entries[-1].index) == entries[-1].term", ""),
             ),
         ),
+        Layer.SCRIPTS,
     ),
     Mutant(
         "who is taken out does not stand",
@@ -27,6 +28,7 @@ MUTANTS = (
                 ("uncommitted = core.membership_index > core.commit", "uncommitted = False"),
             ),
         ),
+        Layer.SCRIPTS,
     ),
     Mutant(
         "answer of a stranger counts",
@@ -41,12 +43,14 @@ MUTANTS = (
                 ),
             ),
         ),
+        Layer.SCRIPTS,
     ),
     Mutant(
         "loss not noticed",
         (63,),
         "A leader ignores that a follower does not have what it had acknowledged.",
         (edit(leading._refused, ("if known and not answer.damaged:", "if False:")),),
+        Layer.SCRIPTS,
     ),
     Mutant(
         "commit waits for the leader's own disk",
@@ -61,5 +65,6 @@ MUTANTS = (
                 ),
             ),
         ),
+        Layer.SCRIPTS,
     ),
 )
