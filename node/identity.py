@@ -1,8 +1,10 @@
 """What a node must know of itself before it can ask anybody: its id, its disk's own number, how often it started.
 
-    start n ──> node.a, node.b (whole, synced, renamed) ──> only then is anything said under number n
+    start n ──> node.a, then node.b (each in place, synced) ──> only then is anything said under number n
 
-Two copies, so that no single bad sector takes them. A node that has lost this file has lost its disk.
+Two copies, so that no torn write and no single bad sector takes both. They are as large as they will ever need to
+be from the first: a node whose disk is full can still start, and meet others. A node that has lost both has lost
+its disk.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import trio
 
 from plait.wire.errors import StorageDamaged
 from replication.crc import crc32c
-from replication.environment import Disk, Environment
+from replication.environment import Disk, Environment, File
 from replication.peers.lives import Life, remembered
 
 FILES = ("node.a", "node.b")
@@ -28,6 +30,8 @@ DISK_BITS = 62
 """Size of the number that a data directory is given for its life."""
 CLUSTER_ID_CHARACTERS = 16
 """Length of a cluster's id."""
+COPY_BYTES = 16 << 10
+"""Room that a copy takes from the first: enough for a cluster of some hundred nodes; it grows by as much."""
 
 _FORMAT = 2
 _CRC = Struct(">I")
@@ -102,7 +106,7 @@ class IdentityFile:
 
 
 def read_identity(disk: Disk) -> NodeIdentity | None:
-    """The node's facts (blocking); None on a disk that has none. Raises StorageDamaged, OSError."""
+    """The node's facts (blocking); None on a disk that has none. Raises StorageDamaged."""
     found: list[NodeIdentity] = []
     unreadable: list[str] = []
     for name in FILES:
@@ -110,7 +114,7 @@ def read_identity(disk: Disk) -> NodeIdentity | None:
             found.append(_read(disk, name))
         except FileNotFoundError:
             pass
-        except ValueError:
+        except (ValueError, OSError):  # a sector that cannot be read is as bad as one that is wrong
             unreadable.append(name)
     if not found and unreadable:
         raise StorageDamaged(
@@ -121,24 +125,52 @@ def read_identity(disk: Disk) -> NodeIdentity | None:
 
 
 def write_identity(disk: Disk, identity: NodeIdentity) -> None:
-    """Make these the node's facts; durable on return (blocking). Raises OSError."""
-    content = _encode(identity)
-    for name in FILES:
-        draft = name + _NEW
-        with contextlib.suppress(FileNotFoundError):
-            disk.unlink(draft)
-        file = disk.create(draft)
-        try:
-            file.pwrite([content], 0)
-            file.sync()
-        finally:
-            file.close()
-        disk.rename(draft, name)
-        disk.sync_folder("")
+    """Make these the node's facts; durable on return (blocking). Raises OSError; the former then stand."""
+    present = [name for name in disk.list("") if name in FILES]
+    body = _encode(identity)
+    for name in sorted(FILES, key=lambda name: _is_good(disk, name)):  # a good one goes last: there is always one
+        if name in present:
+            file = disk.open(name)
+            try:
+                _fill(file, body)
+            finally:
+                file.close()
+        else:
+            _begin(disk, name, body)
+
+
+def _begin(disk: Disk, name: str, body: bytes) -> None:
+    """A copy that was not there: it has its name when it is whole."""
+    draft = name + _NEW
+    with contextlib.suppress(FileNotFoundError):
+        disk.unlink(draft)
+    file = disk.create(draft, COPY_BYTES)
+    try:
+        _fill(file, body)
+    finally:
+        file.close()
+    disk.rename(draft, name)
+    disk.sync_folder("")
+
+
+def _fill(file: File, body: bytes) -> None:
+    """A whole copy: the body, zeros, and the sum of both at the very end."""
+    least = max(len(body) + _CRC.size, file.size())
+    padded = body.ljust(-(-least // COPY_BYTES) * COPY_BYTES - _CRC.size, b"\0")
+    file.pwrite([padded + _CRC.pack(crc32c(padded))], 0)
+    file.sync()
+
+
+def _is_good(disk: Disk, name: str) -> bool:
+    try:
+        _read(disk, name)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def _read(disk: Disk, name: str) -> NodeIdentity:
-    """Raises FileNotFoundError, and ValueError for bytes that are not what was written."""
+    """Raises OSError, and ValueError for bytes that are not what was written."""
     file = disk.open(name)
     try:
         content = file.pread(file.size(), 0)
@@ -159,5 +191,4 @@ def _encode(identity: NodeIdentity) -> bytes:
     founders = sorted(identity.founders.items())
     met = [[node, each.life.number, each.life.mark, each.start] for node, each in sorted(identity.met.items())]
     past = sorted(identity.past.items())
-    body = cbor2.dumps([_FORMAT, identity.node_id, identity.disk, identity.starts, founders, past, met])
-    return body + _CRC.pack(crc32c(body))
+    return cbor2.dumps([_FORMAT, identity.node_id, identity.disk, identity.starts, founders, past, met])

@@ -9,7 +9,7 @@ same code: whoever is alone needs nobody else's consent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
@@ -39,7 +39,7 @@ from replication.peers.peers import Peers
 from replication.peers.protocol import Identity
 from replication.peers.settings import PeerSettings
 from replication.raft.settings import RaftSettings
-from replication.storage.store import StorageSettings, Store
+from replication.storage.store import StorageFailed, StorageSettings, Store
 
 WATCH_INTERVAL_MS = 100
 """How often the node looks at its disk and memory for admission's sake."""
@@ -152,7 +152,7 @@ class Node:
         settings, environment = self._settings, self._environment
         assert settings.initial is not None, "there are others"
         mark = environment.random.getrandbits(MARK_BITS)
-        identity = await self._identity.change(lambda known: known.started(mark))
+        identity = await self._keep(lambda known: known.started(mark))
         name = _name_of_cluster(settings.initial)
         own = Identity(name, settings.node_id, identity.starts, identity.past)
         peers = self.peers = Peers(environment, self.host, own, settings.peers)
@@ -170,7 +170,14 @@ class Node:
             peers.connect_to(node, *settings.initial[node])
         if not identity.founders:
             founders = await founding.agree()
-            founding.identity = await self._identity.change(lambda known: replace(known, founders=founders))
+            founding.identity = await self._keep(lambda known: replace(known, founders=founders))
+
+    async def _keep(self, changed: Callable[[NodeIdentity], NodeIdentity]) -> NodeIdentity:
+        """Change this node's facts while it starts. Raises StorageFailed."""
+        try:
+            return await self._identity.change(changed)
+        except OSError as error:
+            raise StorageFailed(f"this node's facts cannot be written, so it does not start: {error}") from error
 
     def _outlived(self, sentence: str) -> None:
         """Another node has seen this one on a later disk: nothing may be said in this one's name."""

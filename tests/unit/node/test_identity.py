@@ -8,12 +8,13 @@ from random import Random
 import cbor2
 import pytest
 
-from node.identity import FILES, NodeIdentity, read_identity, write_identity
+from node.identity import COPY_BYTES, FILES, NodeIdentity, read_identity, write_identity
 from plait.wire.errors import StorageDamaged
 from replication.crc import crc32c
 from replication.peers.lives import PAST_LIVES_MAX, Life
 from tests.sim.crash import Survival
-from tests.sim.disk import SimDisk
+from tests.sim.disk import CrashHere, SimDisk
+from tests.sim.faults import Fault, FaultKind, OperationKind, PlannedFaults
 
 FIRST = NodeIdentity(2, 12345, 1)
 FOUNDED = replace(FIRST, starts=2, founders={1: 11, 2: 12345, 3: 33}, past={1: 7, 2: 8}).having_met(3, Life(5, 9))
@@ -38,6 +39,36 @@ def test_one_rotten_copy_is_no_harm(name: str) -> None:
     write_identity(disk, FOUNDED)
     disk.flip(name, 3)
     assert read_identity(disk) == FOUNDED
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_crash_while_writing_beside_a_rotten_copy_leaves_the_good_one(name: str) -> None:
+    for argument in range(0, COPY_BYTES, 997):
+        disk = SimDisk(Random(1))
+        write_identity(disk, FIRST)
+        disk.flip(name, 3)
+        disk.faults = PlannedFaults(
+            [Fault(disk.operations, FaultKind.CRASH_DURING, argument, only=OperationKind.WRITE)]
+        )
+        with pytest.raises(CrashHere):
+            write_identity(disk, FOUNDED)
+        assert read_identity(disk.crash(Survival.KILLED, Random(2))) in (FIRST, FOUNDED)
+
+
+def test_a_full_disk_still_takes_the_next_start() -> None:
+    disk = SimDisk(Random(1))
+    write_identity(disk, FIRST)
+    disk.capacity_bytes = 0
+    write_identity(disk, FOUNDED)
+    assert read_identity(disk) == FOUNDED
+
+
+def test_facts_outgrow_their_room_and_shrink_again() -> None:
+    many = replace(FOUNDED, founders={node: 1 << 60 | node for node in range(1, 2_000)})
+    disk = SimDisk(Random(1))
+    for identity in (FIRST, many, FOUNDED):
+        write_identity(disk, identity)
+        assert read_identity(disk) == identity
 
 
 def test_two_rotten_copies_end_the_node() -> None:
