@@ -318,10 +318,9 @@ class Broker:
 
     def client_gone(self, client: str) -> None:
         """A connection has ended: what waits for it in any partition is dropped."""
-        for partitions in self._replicas.all_partitions():
-            for actor in partitions:
-                if actor.admission.waiting:
-                    actor.post(ClientGone(client), always=True)
+        for actor in self._replicas.all_partitions():
+            if actor.admission.waiting:
+                actor.post(ClientGone(client), always=True)
 
     # inside
 
@@ -329,7 +328,7 @@ class Broker:
         topic = await self._metadata.create(kind, name, settings, self.limits.max_record_bytes)
         if self._metadata.catalogue.topic_by_id(topic.topic_id) is None:
             raise NotFound(f"{name} was deleted at the same time; it is not there: create it again")
-        return describe_topic(topic, await self._replicas.opened(topic, self._clock))
+        return describe_topic(topic, list((await self._replicas.opened(topic, self._clock)).values()))
 
     async def _delete(self, name: str) -> None:
         topic = await self._metadata.delete(name)
@@ -345,7 +344,7 @@ class Broker:
     async def _names(self, kind: str) -> list[dict[str, Any]]:
         await self._metadata.confirm()
         return [
-            describe_topic(topic, partitions)
+            describe_topic(topic, list(partitions.values()))
             for topic in self._metadata.catalogue.topics()
             if not topic.internal
             and kind in ("", topic.kind)
@@ -386,10 +385,10 @@ class Broker:
             raise TopicMissing(f"there is no topic or queue {name!r}; nothing was done: create it first")
         if kind and topic.kind != kind:
             raise WrongKind(f"{name} is a {topic.kind}; this needs a {kind}; nothing was done")
-        partitions = self._replicas.partitions(topic.topic_id)
-        if partitions is None:
+        here = self._replicas.partitions(topic.topic_id)
+        if here is None or len(here) < len(topic.groups):
             raise Unavailable(f"{name} is being created or deleted; nothing was done; try again")
-        return topic, partitions
+        return topic, [here[number] for number in range(len(topic.groups))]
 
     def _ask(self, name: str, partition: int, message: Any, promise: Promise[T], kind: str = "") -> Promise[T]:
         try:

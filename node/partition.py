@@ -131,8 +131,8 @@ class PartitionContext:
     clock: Clock
     tasks: Tasks
     pressure: NodePressure
-    alone: bool
-    """Groups have no replicas but those of this node."""
+    alone: Callable[[], bool]
+    """Whether groups have no replicas but those of this node."""
     whereabouts: Whereabouts
     send_dead_letters: Send
     departed: Callable[[int, list[str]], None] = lambda group, consumers: None
@@ -547,7 +547,7 @@ class Partition(Actor):
         """Why this replica does not serve."""
         if change.role is not Role.FENCED:
             return NotLeader(f"{self.name} is not led here; nothing was done; try again")
-        if self._context.alone:
+        if self._context.alone():
             return StorageDamaged(f"{self.name} is not served: {change.reason}; nothing was done")
         return NotLeader(f"{self.name} is not served by this node: {change.reason}; nothing was done; ask another")
 

@@ -25,5 +25,5 @@ class Whereabouts:
         return NotLeader(message, leader=leader, address=node.native)
 
     def incarnations(self) -> dict[int, int]:
-        """The newest start of every node."""
-        return {node.node_id: node.incarnation for node in self._catalogue.nodes()}
+        """The newest start of every node; of a dead one, the one that will come next."""
+        return {node.node_id: node.incarnation + node.dead for node in self._catalogue.nodes()}

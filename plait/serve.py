@@ -14,12 +14,13 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plait.cli import exits
-from plait.settings import Settings, SettingsError, parse_address, parse_peers
+from plait.settings import Settings, SettingsError, parse_address, parse_nodes
+from plait.wire.addresses import PORT_MAX, join_address
 
 if TYPE_CHECKING:
     from node.node import Node, NodeSettings
@@ -50,19 +51,26 @@ Address = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbours:
-    """The cluster that this node is of."""
+class Addresses:
+    """Where this node listens, where it is reached, and which other nodes it looks for."""
 
-    nodes: Mapping[int, Address]
-    listen: Address
-    native: Address | None
-    """What clients are told who are sent here; None: nothing that would help them."""
+    native: Address
+    native_told: Address | None
+    """What clients and other nodes are told; None: nothing that would help them."""
+    peer: Address
+    peer_told: Address | None
+    peer_optional: bool
+    """A node that is alone may go without."""
+    initial: Mapping[int, Address] | None
+    """By the ids that they get."""
+    node_id: int
+    join: Sequence[Address]
 
 
 def serve(settings: Settings) -> int:
     """Run a broker until it gets SIGTERM or SIGINT. Returns the process's exit code."""
     try:
-        address, neighbours = _checked(settings)
+        addresses = find_addresses(settings)
     except SettingsError as error:
         exits.complain(str(error))
         return exits.USAGE
@@ -71,30 +79,64 @@ def serve(settings: Settings) -> int:
     _set_up_allocator()
     _raise_file_limit()
     profile = os.environ.get(PROFILE_VARIABLE, "")
-    return (
-        _run_profiled(settings, address, neighbours, profile) if profile else _run(settings, address, neighbours)
+    return _run_profiled(settings, addresses, profile) if profile else _run(settings, addresses)
+
+
+def find_addresses(settings: Settings) -> Addresses:
+    """What the settings say about addresses, put together. Raises SettingsError."""
+    native = _parsed("native", settings.native)
+    native_told = _told("advertise_native", settings.advertise_native, native)
+    peer = _parsed("peer", settings.peer) if settings.peer else _beside(native)
+    peer_told = _told("advertise_peer", settings.advertise_peer, peer)
+    initial = _parsed_nodes("initial", settings.initial)
+    join = _parsed_nodes("join", settings.join)
+    if initial and join:
+        raise SettingsError(
+            "settings initial and join: a node founds a cluster with others, or joins one; say one"
+        )
+    if (initial or join) and (peer_told is None or peer_told[1] == 0):
+        raise SettingsError("setting advertise_peer: say where the other nodes reach this one, as HOST:PORT")
+    if initial and peer_told not in initial:
+        initial, join = [], initial
+    return Addresses(
+        native,
+        native_told,
+        peer,
+        peer_told,
+        not settings.peer and not initial and not join,
+        dict(enumerate(initial, start=1)) if initial else None,
+        initial.index(peer_told) + 1 if initial and peer_told is not None else 1,
+        join,
     )
 
 
-def _checked(settings: Settings) -> tuple[Address, Neighbours | None]:
-    """Where clients are served, and the cluster. Raises SettingsError."""
-    setting = "native"
+def _parsed(setting: str, text: str) -> Address:
     try:
-        address = parse_address(settings.native)
-        if not settings.peers:
-            return address, None
-        if address[1] == 0:
-            raise SettingsError("name a port: the other nodes tell clients where this one is")
-        setting = "peers"
-        nodes = parse_peers(settings.peers, settings.node_id)
-        setting = "peer_listen"
-        listen = parse_address(settings.peer_listen) if settings.peer_listen else nodes[settings.node_id]
+        return parse_address(text)
     except SettingsError as error:
         raise SettingsError(f"setting {setting}: {error}") from None
-    return address, Neighbours(nodes, listen, None if address[0] in EVERYWHERE else address)
 
 
-def _run(settings: Settings, address: Address, neighbours: Neighbours | None) -> int:
+def _parsed_nodes(setting: str, text: str) -> list[Address]:
+    try:
+        return parse_nodes(text) if text else []
+    except SettingsError as error:
+        raise SettingsError(f"setting {setting}: {error}") from None
+
+
+def _told(setting: str, text: str, listen: Address) -> Address | None:
+    if text:
+        return _parsed(setting, text)
+    return None if listen[0] in EVERYWHERE else listen
+
+
+def _beside(native: Address) -> Address:
+    """The address for other nodes, when none is named."""
+    host, port = native
+    return host, port + 1 if 0 < port < PORT_MAX else 0
+
+
+def _run(settings: Settings, addresses: Addresses) -> int:
     # structlog takes rich along for coloured tracebacks when it is there: 45 ms of the start, never used here
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None is how a module is barred
     import trio
@@ -106,7 +148,7 @@ def _run(settings: Settings, address: Address, neighbours: Neighbours | None) ->
     expected = (OSError, PlaitError, StorageFailed, StorageLocked)
     logs.set_up(settings.log.format, settings.log.level)
     try:
-        trio.run(_serve, settings, address, neighbours)
+        trio.run(_serve, settings, addresses)
     except KeyboardInterrupt:  # before the loop ran
         return exits.INTERRUPTED
     except (*expected, BaseExceptionGroup) as error:
@@ -122,7 +164,7 @@ def _run(settings: Settings, address: Address, neighbours: Neighbours | None) ->
     return exits.DONE
 
 
-async def _serve(settings: Settings, address: Address, neighbours: Neighbours | None) -> None:
+async def _serve(settings: Settings, addresses: Addresses) -> None:
     import trio
 
     from gateways.native.limits import GatewayLimits
@@ -133,13 +175,13 @@ async def _serve(settings: Settings, address: Address, neighbours: Neighbours | 
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             environment = real_environment(settings.data, nursery)
-            node = await _open(environment, _node_settings(settings, neighbours), signals)
+            node = await _open(environment, _node_settings(settings, addresses), signals)
             if node is None:
                 nursery.cancel_scope.cancel()
                 return
             limits = GatewayLimits(connections_max=settings.connections_max)
-            gateway = NativeGateway(environment, node.broker, *address, limits)
-            native = _joined(*await gateway.start())
+            gateway = NativeGateway(environment, node.broker, *addresses.native, limits)
+            native = join_address(*await gateway.start())
             nursery.start_soon(gateway.run, name="native gateway")
             _settle_down()
             _announce(settings, node, native)
@@ -176,7 +218,8 @@ async def _end_at_once_when_asked_again(signals: AsyncIterator[int]) -> None:
             raise KeyboardInterrupt
 
 
-def _node_settings(settings: Settings, neighbours: Neighbours | None) -> NodeSettings:
+def _node_settings(settings: Settings, addresses: Addresses) -> NodeSettings:
+    from node.controller import ControllerSettings
     from node.node import NodeSettings
     from plait.wire.batch import MAX_BATCH_BYTES, BatchLimits
     from replication.storage.settings import StorageSettings
@@ -190,11 +233,16 @@ def _node_settings(settings: Settings, neighbours: Neighbours | None) -> NodeSet
             low_space_bytes=low,
             critical_space_bytes=low * CRITICAL_SPACE_PERCENT // 100,
         ),
-        name=f"node-{settings.node_id}" if neighbours is not None else "plait",
-        node_id=settings.node_id if neighbours is not None else 1,
-        initial=neighbours.nodes if neighbours is not None else None,
-        peer_listen=neighbours.listen if neighbours is not None else None,
-        native=neighbours.native if neighbours is not None else None,
+        name=settings.name,
+        node_id=addresses.node_id,
+        initial=addresses.initial,
+        join=addresses.join,
+        peer_listen=addresses.peer,
+        peer_optional=addresses.peer_optional,
+        peer=addresses.peer_told if addresses.peer_told is not None and addresses.peer_told[1] else None,
+        native=addresses.native_told if addresses.native_told is not None and addresses.native_told[1] else None,
+        rack=settings.rack,
+        controller=ControllerSettings(dead_after_ms=settings.dead_after_s * 1_000),
     )
 
 
@@ -259,12 +307,12 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _run_profiled(settings: Settings, address: Address, neighbours: Neighbours | None, file: str) -> int:
+def _run_profiled(settings: Settings, addresses: Addresses, file: str) -> int:
     import cProfile
 
     profile = cProfile.Profile()
     try:
-        return profile.runcall(_run, settings, address, neighbours)
+        return profile.runcall(_run, settings, addresses)
     finally:
         profile.dump_stats(file)
 
@@ -282,7 +330,7 @@ def _explained(error: BaseException, settings: Settings) -> str:
     """One line: what happened, and what to do."""
     if not isinstance(error, OSError):
         return f"{os.path.abspath(settings.data)}: {error}"
-    where, flag = (error.filename2, "--peers") if error.filename2 else (settings.native, "--native")
+    where, flag = (error.filename2, "--peer") if error.filename2 else (settings.native, "--native")
     if error.errno == errno.EADDRINUSE:
         return f"{where} is in use by another program; choose another address with {flag}"
     if error.errno in (errno.EADDRNOTAVAIL, errno.EACCES) and (error.filename2 or not error.filename):
@@ -290,7 +338,3 @@ def _explained(error: BaseException, settings: Settings) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
         return f"cannot use {error.filename or settings.data}: {error.strerror}; choose a folder with --data"
     return f"stopped by the machine: {error}"
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -122,6 +122,8 @@ class Group(Actor):
         self.applied_index = 0
         self.failure = ""
         """Why this replica is fenced."""
+        self.lost = False
+        """It is fenced because its disk lost what it had vouched for: it will never serve again under its id."""
         self._applied_term = 0
         self._log = log
         self._machine = machine
@@ -152,6 +154,7 @@ class Group(Actor):
             self._check_damage()
             memberships = await self._recover(initial)
         except StorageDamaged as error:
+            self.lost = True
             self.fence(error.message)
             return
         except Exception as error:  # as in _apply: this replica stops here, and the node serves its others
@@ -173,6 +176,7 @@ class Group(Actor):
         self._learn_nodes(self.core.membership)
         known = self.membership if memberships else initial
         if self._log.damage is not None and known is not None and list(known.members()) == [self.replica]:
+            self.lost = True
             self.fence(self._log.damage.error(self.group).message)
             return
         self._log.on_damage = self._damaged
@@ -207,6 +211,11 @@ class Group(Actor):
     def membership(self) -> Membership:
         """The members in force."""
         return self.core.membership if self.core is not None else Membership({})
+
+    @property
+    def members_committed(self) -> bool:
+        """These members are committed: no later leader can have others."""
+        return self.core is not None and self.core.membership_index <= self.core.commit
 
     @property
     def asleep(self) -> bool:

@@ -22,6 +22,7 @@ from replication.peers.campaigns import Campaigns
 from replication.peers.channels import Answer, Heard
 from replication.peers.connection import Connection, next_word, say_no
 from replication.peers.counters import Counters
+from replication.peers.joining import Join, Joined, is_join, read_join
 from replication.peers.line import Line
 from replication.peers.link import NS_PER_MS, PeerLink
 from replication.peers.lives import Life
@@ -73,6 +74,10 @@ class Peers:
         """Whether nodes are turned away to which no link was asked for."""
         self.on_outlived: Callable[[str], None] = lambda sentence: None
         """Called with the sentence when a node that was dialled says that this one's disk is an older one."""
+        self.let_in: Callable[[Join], Awaitable[Joined]] = _let_nobody_in
+        """Awaited for whoever has no id yet, and wants to be a node of this cluster. Raises Refusal."""
+        self.on_node: list[Callable[[int, bool], None]] = []
+        """Called with every node that comes up or goes down, in the moment in which that is seen."""
         self.refusals: dict[int, str] = {}
         """Why there is no link to a node, for people: the last refusal's sentence, until it is connected."""
         self._host = host
@@ -248,6 +253,8 @@ class Peers:
     def node_changed(self, node: int, up: bool) -> None:
         """See link.Household."""
         self._news.node_changed(node, up)
+        for told in self.on_node:
+            told(node, up)
 
     def deliver(self, node: int, group: int, message: Message) -> None:
         """See link.Household."""
@@ -337,7 +344,12 @@ class Peers:
     async def _shake_hands(self, stream: trio.abc.Stream) -> tuple[PeerLink, Connection] | None:
         hearing = Hearing()
         try:
-            hello = read_hello(await next_word(stream, hearing))
+            word = await next_word(stream, hearing)
+            if is_join(word):
+                joined = await self.let_in(read_join(word))
+                await stream.send_all(joined.encode())
+                return None
+            hello = read_hello(word)
             version = self._judge(hello)
             await self.meet(hello.identity)
             await self._welcome(stream, hello, version, hearing)
@@ -409,6 +421,10 @@ class Peers:
         if found is None:
             found = self._sleepers[node] = (Sleepers(), Sleepers())
         return found
+
+
+async def _let_nobody_in(join: Join) -> Joined:
+    raise Refusal("busy", "this node is not a member of its cluster yet: ask again, or another one")
 
 
 async def _keep_nothing(node: int, life: Life) -> None:

@@ -166,6 +166,10 @@ class Store:
         """The ids of all groups, also of damaged ones."""
         return list(self._logs)
 
+    def has(self, group: int) -> bool:
+        """Whether there is a group of that id."""
+        return group in self._logs
+
     def log(self, group: int) -> GroupLog:
         """A group's log. Raises KeyError if there is none."""
         return self._logs[group]

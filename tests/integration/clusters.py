@@ -148,7 +148,7 @@ class Cluster:
 
     async def move(self, leader: Node, to: int = 0) -> None:
         """Leadership of the catalogue goes to another node, and with it all the rest."""
-        own = leader.members.node_id
+        own = leader.node_id
         target = to or next(node_id for node_id in self.members if node_id != own)
 
         def moved() -> bool:

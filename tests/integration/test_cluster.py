@@ -233,7 +233,7 @@ async def test_a_minority_serves_nothing_and_says_so(tmp_path: Path) -> None:
 
 
 def _id(node: Node) -> int:
-    return node.members.node_id
+    return node.node_id
 
 
 async def _receive(cluster: Cluster, name: str, count: int = 1) -> tuple[Inbox, Attachment]:
