@@ -34,6 +34,10 @@ class Members:
         """The members with which a group begins."""
         return self._founders
 
+    def nodes_of(self, group: int) -> Sequence[int]:
+        """The nodes that hold a replica of a group, in the order in which they should be asked."""
+        return self.nodes
+
     def replica_on(self, group: int, node: int) -> int:
         """The id of the group's replica on a node."""
         return node

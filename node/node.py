@@ -21,14 +21,19 @@ from cluster.limits import NodePressure
 from cluster.rates import NS_PER_MS
 from node.broker import Broker
 from node.departures import Departures
+from node.door import Door
 from node.founding import Founding
 from node.gathering import Gathering
 from node.groups import Groups
 from node.identity import DISK_BITS, IdentityFile, NodeIdentity, read_identity
+from node.lanes import Lanes
+from node.leaders import Leaders
 from node.members import Members
 from node.metadata import Metadata
+from node.origins import incarnation_of
 from node.partition import PartitionContext
 from node.replicas import Replicas
+from node.routes import Routes
 from plait.wire.batch import BatchLimits
 from plait.wire.errors import BadRequest, Closed, StorageDamaged
 from replication.actor import Actor, Host
@@ -210,9 +215,24 @@ class Node:
         self._stand_by_the_catalogue()
         metadata.on_standing = self._stand_by_the_catalogue
         metadata.on_change = self.replicas.changed
-        self.broker = Broker(metadata, self.replicas, self._settings.limits, environment.tasks, environment.clock)
+        self.broker = self._make_broker()
         await self.replicas.open_all()
         environment.tasks.spawn("catalogue", self.replicas.follow)
+
+    def _make_broker(self) -> Broker:
+        """The facade, and behind it the ways to whoever leads."""
+        environment, metadata, replicas, peers = self._environment, self.metadata, self.replicas, self.peers
+        deleted = metadata.catalogue.group_is_deleted
+        leaders = Leaders(self.members.node_id, replicas.group, self.members.nodes_of)
+        routes = Routes(leaders, replicas, replicas.leads, deleted, peers, environment.tasks, environment.clock)
+        incarnation = incarnation_of(metadata.node_id, metadata.incarnation) if peers is not None else 0
+        lanes = self.lanes = Lanes(self.host, leaders, replicas, deleted, peers, incarnation)
+        replicas.on_closed = [lanes.forget, leaders.forget]
+        if peers is not None:
+            Door(peers, replicas)
+        return Broker(
+            metadata, replicas, routes, lanes, self._settings.limits, environment.tasks, environment.clock
+        )
 
     def _context(self) -> PartitionContext:
         environment = self._environment

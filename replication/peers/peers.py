@@ -73,6 +73,8 @@ class Peers:
         """Whether nodes are turned away to which no link was asked for."""
         self.on_outlived: Callable[[str], None] = lambda sentence: None
         """Called with the sentence when a node that was dialled says that this one's disk is an older one."""
+        self.on_node: list[Callable[[int, bool], None]] = []
+        """Called with every node that comes up or goes down, in the moment in which that is seen."""
         self.refusals: dict[int, str] = {}
         """Why there is no link to a node, for people: the last refusal's sentence, until it is connected."""
         self._host = host
@@ -248,6 +250,8 @@ class Peers:
     def node_changed(self, node: int, up: bool) -> None:
         """See link.Household."""
         self._news.node_changed(node, up)
+        for told in self.on_node:
+            told(node, up)
 
     def deliver(self, node: int, group: int, message: Message) -> None:
         """See link.Household."""

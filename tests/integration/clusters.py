@@ -18,6 +18,7 @@ from node.partition import Partition
 from plait.wire.errors import PlaitError
 from replication.actor import Promise
 from replication.environment import Environment
+from replication.group import Group
 from replication.real import real_environment
 from replication.storage.store import LOCK, StorageSettings
 
@@ -159,6 +160,16 @@ class Cluster:
             return group.leader_node == target and self.node(target).metadata.replica.ready
 
         await until(moved)
+
+    async def handed_over(self, group: Group, to: Node) -> None:
+        """That node leads the group, as far as this replica knows."""
+
+        def look() -> bool:
+            if group.ready:
+                group.transfer(to.members.node_id)
+            return group.leader_node == to.members.node_id
+
+        await until(look)
 
     def has(self, node_id: int, name: str) -> bool:
         """Whether a node has opened its replicas of a topic."""

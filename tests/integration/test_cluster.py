@@ -9,7 +9,7 @@ import trio
 
 from node.broker import Attachment
 from node.node import Node
-from plait.wire.errors import NotFound, NotLeader, PlaitError, Unavailable
+from plait.wire.errors import NotLeader, PlaitError, Unavailable
 from replication.storage.store import StorageSettings
 from tests.integration.clusters import LOOK_S, NODES, WAIT_S, Cluster, patiently, running_cluster, until
 from tests.integration.nodes import Inbox, batch_of, consume, idempotent
@@ -27,33 +27,6 @@ async def test_any_node_takes_a_creation_and_all_of_them_have_it(tmp_path: Path)
         assert len({node.broker.cluster_id for node in cluster.nodes}) == 1
         first = await patiently(lambda: cluster.node(1).broker.new_producer())
         assert await patiently(lambda: cluster.node(2).broker.new_producer()) != first
-
-
-async def test_a_node_that_does_not_lead_says_who_does_and_where(tmp_path: Path) -> None:
-    async with running_cluster(tmp_path) as cluster:
-        await patiently(lambda: cluster.node(1).broker.create("queue", "jobs", {}))
-        leader = await cluster.gathered("jobs")
-        other = next(node for node in cluster.nodes if node is not leader)
-        await until(
-            lambda: (
-                cluster.has(_id(other), "jobs")
-                and cluster.replica(_id(other), "jobs").group.leader_node == _id(leader)
-            )
-        )
-        host, port = cluster.settings(_id(leader)).native or ("", 0)
-        for refused in (
-            other.broker.publish("jobs", 0, batch_of(b"x"), "c"),
-            other.broker.describe("jobs"),
-            other.broker.locate("jobs", 0, "end"),
-            other.broker.subscriptions("jobs"),
-        ):
-            with pytest.raises(NotLeader) as found:
-                await refused.wait()
-            assert found.value.details == {"leader": _id(leader), "address": f"{host}:{port}"}
-        with pytest.raises(NotLeader):
-            await consume(other.broker, "jobs")
-        with pytest.raises(NotFound):
-            await other.broker.publish("nothing", 0, batch_of(b"x"), "c").wait()
 
 
 async def test_a_new_leader_serves_what_the_old_one_acknowledged(tmp_path: Path) -> None:
