@@ -82,6 +82,8 @@ class Replicas:
             self._coordinator_stands,
         )
         self._coordinator_opened = False
+        self.on_closed: Sequence[Callable[[int], None]] = ()
+        """Called with each group whose topic is deleted."""
         self._news: deque[Result | None] = deque()
         self._has_news = trio.Event()
         self._changed = trio.Event()
@@ -173,10 +175,25 @@ class Replicas:
         """Every partition that is here."""
         return iter(list(self._by_group.values()))
 
+    def partition_of(self, group_id: int) -> Partition | None:
+        """This node's replica of a partition; None where it has none, or has not opened it yet."""
+        return self._by_group.get(group_id)
+
     def group(self, group_id: int) -> Group | None:
-        """A partition's group."""
+        """A group that this node has a replica of, and that is known by its id here."""
         partition = self._by_group.get(group_id)
-        return partition.group if partition is not None else None
+        if partition is not None:
+            return partition.group
+        coordinator = self._coordinator.group
+        return coordinator if coordinator is not None and coordinator.group == group_id else None
+
+    def leads(self, group_id: int) -> bool:
+        """This node leads the group, and serves."""
+        partition = self._by_group.get(group_id)
+        if partition is not None:
+            return partition.failure is None
+        group = self._coordinator.group
+        return group is not None and group.group == group_id and self._coordinator.ready
 
     async def opened(self, topic: Topic, clock: Clock) -> Mapping[int, Partition]:
         """The partitions of a topic that was created and that are here, when somebody serves them.
@@ -280,6 +297,8 @@ class Replicas:
         for group_id in topic.groups:
             self._by_group.pop(group_id, None)
             self._drop_gone(group_id)
+            for told in self.on_closed:
+                told(group_id)
         if held is not None:
             held.ready.set()  # whoever waits for it looks again
         self._forget_positions(topic.topic_id)
