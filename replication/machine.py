@@ -24,8 +24,11 @@ KIND_MEMBERSHIP = 255
 
 
 class Entry(Struct, gc=False):
-    """One element of a group's log. Never changed once made. Made by the hundred thousand a second: a Struct takes a
-    third of the time that a dataclass takes, and is nothing that the garbage collector has to look at."""
+    """One element of a group's log. Never changed once made.
+
+    Made by the hundred thousand a second: a Struct takes a third of a dataclass's time, and the garbage collector
+    need not look at it.
+    """
 
     index: int
     """From 1, without gaps."""
