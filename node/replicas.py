@@ -28,7 +28,7 @@ from cluster.commands import (
 )
 from cluster.nodes import Node
 from node.commanded import CommandedReplica
-from node.groups import Groups, founding_members
+from node.groups import FOUNDER, Groups, founding_members
 from node.offsets import CommitPositions, ForgetTopic, StreamPositions, encode_command
 from node.partition import ConsumersGone, NodeStarted, Partition, PartitionContext
 from plait.wire.errors import NotFound, NotLeader, PlaitError, Unavailable
@@ -156,7 +156,7 @@ class Replicas:
             if self._catalogue.topic_is_deleted(held.topic.topic_id):
                 self._close(held.topic)
         for group_id, replica in self._groups.known():
-            if self._catalogue.replica_is_gone(group_id, replica):
+            if self._is_gone(group_id, replica):
                 self._groups.drop(group_id, replica)
         for node, incarnation in self._context.whereabouts.incarnations().items():
             await self._node_started(node, incarnation)
@@ -256,10 +256,18 @@ class Replicas:
         members = founding_members(assignment, replica)
         await self._groups.open(group_id, replica.replica, partition, members, eager=eager)
 
+    def _is_gone(self, group_id: int, replica: int) -> bool:
+        """The replica that has a log here is neither wanted nor on its way out, for certain."""
+        assignment = self._catalogue.assignment(group_id)
+        if replica == FOUNDER and assignment is not None:
+            replica = assignment.founder_on(self._groups.node_id)
+            return replica != 0 and self._catalogue.replica_is_gone(group_id, replica)
+        return self._catalogue.replica_is_gone(group_id, replica)
+
     def _drop_gone(self, group_id: int) -> None:
         """The data of replicas goes that are neither wanted nor on their way out."""
         for replica in self._groups.replicas_of(group_id):
-            if self._catalogue.replica_is_gone(group_id, replica):
+            if self._is_gone(group_id, replica):
                 self._groups.drop(group_id, replica)
 
     def _take_away(self, held: _Held, number: int, group_id: int) -> None:

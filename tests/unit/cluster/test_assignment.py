@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.assignment import Place, Replica, founded, metadata_founded
+from cluster.assignment import FOUNDERS_MAX, Place, Replica, founded, metadata_founded
 
 
 def places(*nodes: int) -> list[Place]:
@@ -13,16 +13,16 @@ def test_founders_are_numbered_in_order():
     assignment = founded([Place(7, True), Place(3, True), Place(9, False)])
     assert assignment.wanted == (Replica(1, 7, True), Replica(2, 3, True), Replica(3, 9, False))
     assert (assignment.voters, assignment.learners) == ({1: 7, 2: 3}, {3: 9})
-    assert (assignment.preferred, assignment.settled, assignment.next_replica) == (7, True, 4)
+    assert (assignment.preferred, assignment.settled, assignment.next_replica) == (7, True, FOUNDERS_MAX + 1)
     assert all(assignment.is_founder(each.replica) for each in assignment.wanted)
 
 
 def test_nodes_keep_their_replicas_and_new_ones_get_new_ids():
     moved = founded(places(1, 2, 3)).reassigned(places(4, 1, 2))
-    assert moved.wanted == (Replica(4, 4, True), Replica(1, 1, True), Replica(2, 2, True))
+    assert moved.wanted == (Replica(8, 4, True), Replica(1, 1, True), Replica(2, 2, True))
     assert moved.leaving == (Replica(3, 3, True),)
     assert (moved.settled, moved.epoch, moved.preferred) == (False, 2, 4)
-    assert not moved.is_founder(4)
+    assert not moved.is_founder(8)
     assert moved.replica_on(3) == Replica(3, 3, True)
     assert moved.replica_on(9) is None
 
@@ -35,25 +35,25 @@ def test_what_has_left_is_gone_when_the_group_has_gone_over():
 
 def test_a_node_that_comes_back_gets_another_replica():
     back = founded(places(1, 2, 3)).reassigned(places(1, 2)).went_over().reassigned(places(1, 2, 3))
-    assert back.replica_on(3) == Replica(4, 3, True)
+    assert back.replica_on(3) == Replica(8, 3, True)
 
 
 def test_one_that_is_taken_back_before_the_group_went_over_gets_another_replica_too():
     back = founded(places(1, 2, 3)).reassigned(places(1, 2)).reassigned(places(1, 2, 3))
-    assert back.replica_on(3) == Replica(4, 3, True)
+    assert back.replica_on(3) == Replica(8, 3, True)
     assert back.leaving == (Replica(3, 3, True),)
 
 
 def test_a_lost_replica_is_renewed_on_its_node():
     renewed = founded(places(1, 2, 3)).reassigned(places(1, 2, 3), renew=[2])
-    assert renewed.voters == {1: 1, 4: 2, 3: 3}
+    assert renewed.voters == {1: 1, 8: 2, 3: 3}
     assert renewed.leaving == (Replica(2, 2, True),)
-    assert renewed.replica_on(2) == Replica(4, 2, True)
+    assert renewed.replica_on(2) == Replica(8, 2, True)
 
 
 def test_a_learner_becomes_a_voter_under_its_id():
     grown = founded([Place(1, True), Place(2, False)]).reassigned(places(1, 2, 3))
-    assert grown.voters == {1: 1, 2: 2, 3: 3}
+    assert grown.voters == {1: 1, 2: 2, 8: 3}
     assert grown.leaving == ()
 
 

@@ -80,7 +80,8 @@ def test_one_node_two_three():
     assert world.get(1).places == ((1, True), (2, False))
     world.up = [1, 2, 3]
     world.settle()
-    assert world.get(1).voters.keys() == {1, 2, 3}
+    assert set(world.get(1).nodes) == {1, 2, 3}
+    assert len(world.get(1).voters) == 3
 
 
 def test_a_new_node_gets_its_share_of_replicas_and_of_leaders():

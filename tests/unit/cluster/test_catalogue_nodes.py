@@ -125,7 +125,7 @@ def test_an_assignment_is_changed_only_from_what_it_is(house):
     house.value(WentOver(group, 2, 9))
     assert list(house.catalogue.assignments.unsettled) == [c.METADATA_GROUP]
     assert house.catalogue.replica_is_gone(group, moved)
-    assert not house.catalogue.replica_is_gone(group, 5)  # that one was never given out
+    assert not house.catalogue.replica_is_gone(group, 9)  # that one was never given out
 
 
 def test_replicas_of_deleted_topics_are_gone(house):
