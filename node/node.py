@@ -24,6 +24,7 @@ from node.departures import Departures
 from node.founding import Founding
 from node.gathering import Gathering
 from node.groups import Groups
+from node.health import MEETING, OPENING, REGISTERING, SERVING, Health
 from node.identity import DISK_BITS, IdentityFile, NodeIdentity, read_identity
 from node.members import Members
 from node.metadata import Metadata
@@ -74,8 +75,9 @@ class Node:
 
     broker: Broker
 
-    def __init__(self, environment: Environment, settings: NodeSettings) -> None:
+    def __init__(self, environment: Environment, settings: NodeSettings, health: Health | None = None) -> None:
         self._environment = environment
+        self.health = health or Health()
         self._settings = settings
         self._logger = structlog.get_logger("plait.node")
         self.pressure = NodePressure()
@@ -84,13 +86,17 @@ class Node:
         self.peers: Peers | None = None
 
     @classmethod
-    async def open(cls, environment: Environment, settings: NodeSettings | None = None) -> Node:
+    async def open(
+        cls, environment: Environment, settings: NodeSettings | None = None, health: Health | None = None
+    ) -> Node:
         """Recover the data directory and serve what is in it; in a cluster, as soon as a majority is there.
+
+        `health` says meanwhile how far it is.
 
         Raises OSError for a directory or an address that cannot be used, StorageDamaged for a catalogue that
         cannot be read, BadRequest and AlreadyExists for a node that cannot be the one that it was told to be.
         """
-        node = cls(environment, settings or NodeSettings())
+        node = cls(environment, settings or NodeSettings(), health)
         await node._open()
         return node
 
@@ -105,15 +111,20 @@ class Node:
 
     async def _open(self) -> None:
         environment, settings = self._environment, self._settings
-        self.store = await Store.open(environment, settings.storage)
+        health = self.health
+        self.store = health.store = await Store.open(environment, settings.storage)
         environment.tasks.spawn("storage", self.store.run)
         environment.tasks.spawn("host", self.host.run)
         self._identity = IdentityFile(environment, await self._identify())
+        health.stage = MEETING
         if settings.initial is not None:
             await self._meet_the_others()
+        health.peers, health.stage = self.peers, REGISTERING
         await self._open_catalogue(self._identity.identity)
+        health.stage = OPENING
         await self._open_replicas()
         environment.tasks.spawn("watch", self._watch)
+        health.stage = SERVING
 
     # who this is
 
@@ -193,6 +204,7 @@ class Node:
         settings, environment = self._settings, self._environment
         cluster_id = identity.cluster_id if identity.founders else ""
         self.metadata = Metadata(self.host, environment, settings.node_id, cluster_id, self.peers)
+        self.health.metadata = self.metadata
         self.groups = Groups(environment, self.host, self.store, self.members, settings.raft, self.peers)
         await self.groups.open(METADATA_GROUP, self.metadata.replica)
         if self.members.alone:

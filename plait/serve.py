@@ -1,6 +1,7 @@
 """The broker's process: from settings to a node that serves, and back to a clean end.
 
-    settings ──> process set-up (files, allocator, log) ──> Node.open ──> gateway ──> ready file ──> signal ──> end
+    settings ──> process set-up (files, allocator, log) ──> HTTP ──> Node.open ──> gateway ──> ready file
+                                                       signal ──> gateway ends ──> node ends ──> HTTP ends
 
 The server's packages lie in plait/_server in an installed Plait and in the repository's root in a checkout;
 only this process has that folder on its path.
@@ -19,9 +20,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plait.cli import exits
-from plait.settings import Settings, SettingsError, parse_address, parse_peers
+from plait.settings import Settings, SettingsError, http_address, parse_address, parse_peers
 
 if TYPE_CHECKING:
+    from node.health import Health
     from node.node import Node, NodeSettings
     from replication.environment import Environment
 
@@ -47,6 +49,8 @@ EVERYWHERE = ("0.0.0.0", "::")
 """Hosts to listen on that nobody can be sent to."""
 
 Address = tuple[str, int]
+HTTP = "http"
+"""How an error says that it is about the address of the pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,9 @@ def _checked(settings: Settings) -> tuple[Address, Neighbours | None]:
     setting = "native"
     try:
         address = parse_address(settings.native)
+        setting = "http"
+        http_address(settings.http, address)
+        setting = "native"
         if not settings.peers:
             return address, None
         if address[1] == 0:
@@ -127,13 +134,16 @@ async def _serve(settings: Settings, address: Address, neighbours: Neighbours | 
 
     from gateways.native.limits import GatewayLimits
     from gateways.native.server import NativeGateway
+    from node.health import STOPPING, Health
     from replication.real import real_environment
 
+    health = Health()
     _withdraw_ready_file(settings)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             environment = real_environment(settings.data, nursery)
-            node = await _open(environment, _node_settings(settings, neighbours), signals)
+            http = await _open_http(environment, settings, address, health, alone=neighbours is None)
+            node = await _open(environment, _node_settings(settings, neighbours), health, signals)
             if node is None:
                 nursery.cancel_scope.cancel()
                 return
@@ -142,8 +152,9 @@ async def _serve(settings: Settings, address: Address, neighbours: Neighbours | 
             native = _joined(*await gateway.start())
             nursery.start_soon(gateway.run, name="native gateway")
             _settle_down()
-            _announce(settings, node, native)
+            _announce(settings, node, native, http)
             await anext(signals)
+            health.stage = STOPPING
             nursery.start_soon(_end_at_once_when_asked_again, signals)
             _withdraw_ready_file(settings)
             await gateway.stop()
@@ -151,7 +162,44 @@ async def _serve(settings: Settings, address: Address, neighbours: Neighbours | 
             nursery.cancel_scope.cancel()
 
 
-async def _open(environment: Environment, settings: NodeSettings, signals: AsyncIterator[int]) -> Node | None:
+async def _open_http(
+    environment: Environment, settings: Settings, native: Address, health: Health, *, alone: bool
+) -> str:
+    """Serve the pages from now on; their address, "" for nowhere. Raises OSError.
+
+    A broker that runs alone and was not told where goes without them where the place is taken.
+    """
+    import structlog
+
+    address = http_address(settings.http, native)
+    if address is None:
+        return ""
+    from gateways.http.pages import Pages
+    from gateways.http.server import HttpGateway
+
+    gateway = HttpGateway(environment, Pages(health, _no_figures), *address)
+    try:
+        listening = await gateway.start()
+    except OSError as error:
+        where = _joined(*address)
+        if settings.http or not alone:
+            raise OSError(error.errno, error.strerror, HTTP, None, where) from error
+        _logger = structlog.get_logger("plait.serve")
+        _logger.warning(
+            "no health, readiness or metrics pages", address=where, why=error.strerror, setting="--http"
+        )
+        return ""
+    environment.tasks.spawn("http gateway", gateway.run)
+    return _joined(*listening)
+
+
+async def _no_figures() -> bytes:
+    return b""
+
+
+async def _open(
+    environment: Environment, settings: NodeSettings, health: Health, signals: AsyncIterator[int]
+) -> Node | None:
     """The node, when it serves: one of a cluster may wait for the others. None: it was told to end before."""
     import trio
 
@@ -165,7 +213,7 @@ async def _open(environment: Environment, settings: NodeSettings, signals: Async
 
     async with trio.open_nursery() as opening:
         opening.start_soon(end_when_asked)
-        node = await Node.open(environment, settings)
+        node = await Node.open(environment, settings, health)
         opening.cancel_scope.cancel()
     return node
 
@@ -198,7 +246,7 @@ def _node_settings(settings: Settings, neighbours: Neighbours | None) -> NodeSet
     )
 
 
-def _announce(settings: Settings, node: Node, native: str) -> None:
+def _announce(settings: Settings, node: Node, native: str, http: str) -> None:
     """Tell whoever waits for it that clients are welcome: the ready file, and a few lines for people."""
     import msgspec
 
@@ -207,7 +255,14 @@ def _announce(settings: Settings, node: Node, native: str) -> None:
     data = os.path.abspath(settings.data)
     cluster_id, node_id = node.broker.cluster_id, node.broker.node_id
     if settings.ready_file:
-        facts = {"pid": os.getpid(), "native": native, "cluster_id": cluster_id, "node_id": node_id, "data": data}
+        facts = {
+            "pid": os.getpid(),
+            "native": native,
+            "http": http,
+            "cluster_id": cluster_id,
+            "node_id": node_id,
+            "data": data,
+        }
         draft = f"{settings.ready_file}.{os.getpid()}.tmp"
         with open(draft, "wb") as file:
             file.write(msgspec.json.encode(facts))
@@ -215,7 +270,7 @@ def _announce(settings: Settings, node: Node, native: str) -> None:
     if settings.log.format == "console":
         print(
             f"Plait {__version__} is ready: node {node_id} of cluster {cluster_id}\n"
-            f"  native  {native}\n  data    {data}\nStop it with Ctrl-C.",
+            f"  native  {native}\n  http    {http or 'none'}\n  data    {data}\nStop it with Ctrl-C.",
             file=sys.stderr,
             flush=True,
         )
@@ -282,7 +337,9 @@ def _explained(error: BaseException, settings: Settings) -> str:
     """One line: what happened, and what to do."""
     if not isinstance(error, OSError):
         return f"{os.path.abspath(settings.data)}: {error}"
-    where, flag = (error.filename2, "--peers") if error.filename2 else (settings.native, "--native")
+    where, flag = settings.native, "--native"
+    if error.filename2:
+        where, flag = error.filename2, "--http" if error.filename == HTTP else "--peers"
     if error.errno == errno.EADDRINUSE:
         return f"{where} is in use by another program; choose another address with {flag}"
     if error.errno in (errno.EADDRNOTAVAIL, errno.EACCES) and (error.filename2 or not error.filename):

@@ -22,6 +22,13 @@ VARIABLES_OF_OTHERS = frozenset({"CONFIG", "SERVER", "NAMESPACE", "PROFILE"})
 SERVICE_LINK = re.compile(r"PLAIT(_.*)?_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_\d+_(TCP|UDP)(_.*)?)")
 """Variables that Kubernetes and Docker set for a service that is called "plait": they are nobody's mistake."""
 
+OFF = "off"
+"""In place of an address: not at all."""
+HTTP_ABOVE_NATIVE = 2
+"""Where pages are served unless they are told where: so many ports above native's."""
+HIGHEST_PORT = 65_535
+"""The highest port there is."""
+
 SIZE_UNITS = {"": 1, "B": 1, "KB": 10**3, "KIB": 2**10, "MB": 10**6, "MIB": 2**20, "GB": 10**9, "GIB": 2**30}
 SIZE = re.compile(r"\s*(\d+)\s*([A-Za-z]*)\s*")
 
@@ -96,6 +103,14 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         str,
         Meta(
             description="Where this node listens for the others, if not where --peers says that it is reached",
+            extra={"shape": "HOST:PORT"},
+        ),
+    ] = ""
+    http: Annotated[
+        str,
+        Meta(
+            description="Where /healthz, /readyz and /metrics are served; empty: two ports above native's; "
+            '"off": nowhere',
             extra={"shape": "HOST:PORT"},
         ),
     ] = ""
@@ -290,9 +305,24 @@ def format_size(size_bytes: int) -> str:
 def parse_address(text: str) -> tuple[str, int]:
     """(host, port) from HOST:PORT, [IPV6]:PORT or :PORT (loopback). Raises SettingsError."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > HIGHEST_PORT:
         raise SettingsError(f"{text!r} is not an address: write HOST:PORT, such as 127.0.0.1:4150")
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
+def http_address(http: str, native: tuple[str, int]) -> tuple[str, int] | None:
+    """Where pages are served: as named, or two ports above native's (any free one where that is). None: nowhere.
+
+    Raises SettingsError.
+    """
+    if http == OFF:
+        return None
+    if http:
+        return parse_address(http)
+    host, port = native
+    if not port:
+        return host, 0
+    return (host, port + HTTP_ABOVE_NATIVE) if port + HTTP_ABOVE_NATIVE <= HIGHEST_PORT else None
 
 
 def parse_peers(text: str, node_id: int) -> dict[int, tuple[str, int]]:

@@ -36,6 +36,7 @@ from replication.raft.log import Vote
 from replication.raft.membership import Membership, decode_membership
 from replication.raft.messages import Message, SnapshotOffer
 from replication.raft.output import Standing
+from replication.raft.quorum import has_quorum
 from replication.raft.settings import RaftSettings
 from replication.replica_log import ReplicaLog
 from replication.storage.damage import Damage, StorageFailed
@@ -207,6 +208,12 @@ class Group(Actor):
     def membership(self) -> Membership:
         """The members in force."""
         return self.core.membership if self.core is not None else Membership({})
+
+    def has_quorum(self, is_up: Callable[[int], bool]) -> bool:
+        """Whether a majority of its voters live on nodes that are up: an idle group does not look by itself."""
+        voter_sets = self.membership.voter_sets()
+        nodes = self.membership.members()
+        return has_quorum(voter_sets, lambda voter: is_up(nodes[voter]))
 
     @property
     def asleep(self) -> bool:

@@ -211,6 +211,11 @@ class Store:
         waiting = sum(number not in self._recovered for number in self._flusher.full)
         return "busy" if waiting > self._settings.wal_files_waiting_max else "none"
 
+    @property
+    def failure(self) -> str:
+        """Why nothing is written any more; "" while all is well, and behind an orderly end."""
+        return str(self._wal.failed) if self._wal.failed is not None and not self._wal.closed else ""
+
     def statistics(self) -> StorageStatistics:
         """Figures for people. Takes time in proportion to the number of groups."""
         logs = self._logs.values()
