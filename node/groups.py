@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 
 from node.members import Members
+from node.standings import Standings
 from replication.actor import Host
 from replication.environment import Environment
 from replication.group import Group
@@ -51,6 +52,9 @@ class Groups:
         self._peers = peers
         self._snapshots = Transfers(environment, peers, self._find) if peers is not None else None
         self._known = dict.fromkeys(sorted(store.groups()))
+        self.opened: dict[int, Group] = {}
+        """The replicas that are open here."""
+        self.standings = Standings(members.alone)
         self.eager = False
         """What is opened now should be led here, if it has no leader."""
 
@@ -82,7 +86,9 @@ class Groups:
             self._peers,
             self._snapshots,
             self._settings,
+            self.standings.changed,
         )
+        self.opened[group_id] = group
         replica.driven_by(group)
         await group.open(members.founders_of(group_id), eager=self.eager)
         if self._peers is not None and not group.stopped:
@@ -90,6 +96,8 @@ class Groups:
 
     def drop(self, group_id: int) -> None:
         """The group was deleted: its data goes."""
+        self.opened.pop(group_id, None)
+        self.standings.forget(group_id)
         if self._peers is not None:
             self._peers.remove(group_id)
         if group_id in self._known:  # it is not, where a topic was deleted before it was opened

@@ -18,7 +18,6 @@ import structlog
 
 from cluster.catalogue import METADATA_GROUP
 from cluster.limits import NodePressure
-from cluster.rates import NS_PER_MS
 from node.broker import Broker
 from node.departures import Departures
 from node.founding import Founding
@@ -30,6 +29,7 @@ from node.members import Members
 from node.metadata import Metadata
 from node.partition import PartitionContext
 from node.replicas import Replicas
+from node.watch import Watch
 from plait.wire.batch import BatchLimits
 from plait.wire.errors import BadRequest, Closed, StorageDamaged
 from replication.actor import Actor, Host
@@ -42,11 +42,6 @@ from replication.peers.settings import PeerSettings
 from replication.raft.settings import RaftSettings
 from replication.storage.store import StorageFailed, StorageSettings, Store
 
-WATCH_INTERVAL_MS = 100
-"""How often the node looks at its disk and memory for admission's sake."""
-MEMORY_PERCENT = 60
-"""Share of the machine's memory that the node may use before it refuses publishes, unless it is told a size."""
-
 Address = tuple[str, int]
 
 
@@ -58,7 +53,7 @@ class NodeSettings:
     limits: BatchLimits = field(default_factory=BatchLimits)
     storage: StorageSettings = field(default_factory=StorageSettings)
     memory_bytes_max: int | None = None
-    """Memory from which publishes are refused; None: MEMORY_PERCENT of the machine's."""
+    """Memory from which publishes are refused; None: a share of the machine's (watch.py)."""
     node_id: int = 1
     initial: Mapping[int, Address] | None = None
     """Where each node of the cluster, this one included, is reached by the others; None: a cluster of one."""
@@ -123,7 +118,10 @@ class Node:
         await self._open_catalogue(self._identity.identity)
         health.stage = OPENING
         await self._open_replicas()
-        environment.tasks.spawn("watch", self._watch)
+        self.watch = Watch(
+            environment, self.store, self.pressure, self.groups.standings, settings.memory_bytes_max
+        )
+        environment.tasks.spawn("watch", self.watch.run)
         health.stage = SERVING
 
     # who this is
@@ -258,18 +256,6 @@ class Node:
         if not self.members.alone:
             self.groups.eager = self.metadata.replica.ready
             self._gathering.look()
-
-    # what it does all the time
-
-    async def _watch(self) -> None:
-        """Keep admission informed of what the disk and the memory can take."""
-        clock, pressure = self._environment.clock, self.pressure
-        while True:
-            memory = self._environment.memory()
-            most = self._settings.memory_bytes_max or memory.machine_bytes * MEMORY_PERCENT // 100
-            pressure.storage = self.store.pressure
-            pressure.memory_percent = memory.used_bytes * 100 // most if most else 0
-            await clock.sleep_until(clock.monotonic_ns() + WATCH_INTERVAL_MS * NS_PER_MS)
 
     def _actor_failed(self, actor: Actor, error: Exception) -> None:
         """An actor's own defect: its group is fenced, everything else goes on (the log has the traceback)."""

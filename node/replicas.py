@@ -21,6 +21,7 @@ from node.commanded import CommandedReplica
 from node.groups import Groups
 from node.offsets import CommitPositions, ForgetTopic, StreamPositions, encode_command
 from node.partition import ConsumersGone, NodeStarted, Partition, PartitionContext
+from node.traffic import Traffic
 from plait.wire.errors import NotFound, PlaitError, Unavailable
 from replication.actor import MailboxFull, Promise, rejected
 from replication.environment import Clock
@@ -152,6 +153,11 @@ class Replicas:
         for held in self._held.values():
             yield held.partitions
 
+    @property
+    def past(self) -> Traffic:
+        """What went through partitions that are closed by now."""
+        return self._context.past
+
     def group(self, group_id: int) -> Group | None:
         """A partition's group."""
         partition = self._by_group.get(group_id)
@@ -213,6 +219,7 @@ class Replicas:
         """Everyone who waits is answered, then the data goes."""
         held = self._held.pop(topic.topic_id, None)
         for partition in held.partitions if held is not None else ():
+            self.past.add(partition.traffic)
             partition.close(_deleted(topic))
         for group_id in topic.groups:
             self._by_group.pop(group_id, None)

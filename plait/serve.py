@@ -17,6 +17,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from plait.cli import exits
@@ -24,6 +25,7 @@ from plait.settings import Settings, SettingsError, http_address, parse_address,
 
 if TYPE_CHECKING:
     from node.health import Health
+    from node.metrics import Metrics
     from node.node import Node, NodeSettings
     from replication.environment import Environment
 
@@ -132,9 +134,11 @@ def _run(settings: Settings, address: Address, neighbours: Neighbours | None) ->
 async def _serve(settings: Settings, address: Address, neighbours: Neighbours | None) -> None:
     import trio
 
+    from gateways.native import figures
     from gateways.native.limits import GatewayLimits
     from gateways.native.server import NativeGateway
     from node.health import STOPPING, Health
+    from node.metrics import Metrics
     from replication.real import real_environment
 
     health = Health()
@@ -142,7 +146,8 @@ async def _serve(settings: Settings, address: Address, neighbours: Neighbours | 
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             environment = real_environment(settings.data, nursery)
-            http = await _open_http(environment, settings, address, health, alone=neighbours is None)
+            metrics = Metrics(environment, health)
+            http = await _open_http(environment, settings, address, metrics, alone=neighbours is None)
             node = await _open(environment, _node_settings(settings, neighbours), health, signals)
             if node is None:
                 nursery.cancel_scope.cancel()
@@ -151,6 +156,8 @@ async def _serve(settings: Settings, address: Address, neighbours: Neighbours | 
             gateway = NativeGateway(environment, node.broker, *address, limits)
             native = _joined(*await gateway.start())
             nursery.start_soon(gateway.run, name="native gateway")
+            metrics.node = node
+            metrics.sources.append(partial(figures.put, counters=gateway.counters))
             _settle_down()
             _announce(settings, node, native, http)
             await anext(signals)
@@ -163,7 +170,7 @@ async def _serve(settings: Settings, address: Address, neighbours: Neighbours | 
 
 
 async def _open_http(
-    environment: Environment, settings: Settings, native: Address, health: Health, *, alone: bool
+    environment: Environment, settings: Settings, native: Address, metrics: Metrics, *, alone: bool
 ) -> str:
     """Serve the pages from now on; their address, "" for nowhere. Raises OSError.
 
@@ -177,7 +184,7 @@ async def _open_http(
     from gateways.http.pages import Pages
     from gateways.http.server import HttpGateway
 
-    gateway = HttpGateway(environment, Pages(health, _no_figures), *address)
+    gateway = HttpGateway(environment, Pages(metrics.health, metrics.scrape), *address)
     try:
         listening = await gateway.start()
     except OSError as error:
@@ -191,10 +198,6 @@ async def _open_http(
         return ""
     environment.tasks.spawn("http gateway", gateway.run)
     return _joined(*listening)
-
-
-async def _no_figures() -> bytes:
-    return b""
 
 
 async def _open(
