@@ -19,12 +19,13 @@ import structlog
 from cluster.catalogue import METADATA_GROUP
 from cluster.limits import NodePressure
 from cluster.rates import NS_PER_MS
+from node.attending import Attendance
 from node.broker import Broker
 from node.departures import Departures
 from node.door import Door
 from node.founding import Founding
-from node.gathering import Gathering
 from node.groups import Groups
+from node.hosting import Hosting
 from node.identity import DISK_BITS, IdentityFile, NodeIdentity, read_identity
 from node.lanes import Lanes
 from node.leaders import Leaders
@@ -32,6 +33,7 @@ from node.members import Members
 from node.metadata import Metadata
 from node.origins import incarnation_of
 from node.partition import PartitionContext
+from node.questions import ReturnLeases
 from node.replicas import Replicas
 from node.routes import Routes
 from plait.wire.batch import BatchLimits
@@ -101,6 +103,7 @@ class Node:
 
     async def close(self) -> None:
         """End in an orderly way: everyone who waits is answered, the log is sealed."""
+        self.routes.stop()
         for partitions in self.replicas.all_partitions():
             for partition in partitions:
                 partition.close(Closed("the broker is shutting down; nothing was done; connect again"))
@@ -224,19 +227,25 @@ class Node:
         environment, metadata, replicas, peers = self._environment, self.metadata, self.replicas, self.peers
         deleted = metadata.catalogue.group_is_deleted
         leaders = Leaders(self.members.node_id, replicas.group, self.members.nodes_of)
-        routes = Routes(leaders, replicas, replicas.leads, deleted, peers, environment.tasks, environment.clock)
+        routes = self.routes = Routes(
+            leaders, replicas, replicas.leads, deleted, peers, environment.tasks, environment.clock
+        )
         incarnation = incarnation_of(metadata.node_id, metadata.incarnation) if peers is not None else 0
         lanes = self.lanes = Lanes(self.host, leaders, replicas, deleted, peers, incarnation)
         replicas.on_closed = [lanes.forget, leaders.forget]
+        departures = Departures(self.host, lambda group, names: routes.ask(group, ReturnLeases(names)), deleted)
+        attendance = Attendance(
+            routes, replicas, deleted, departures.departed, peers, environment.tasks, environment.clock
+        )
         if peers is not None:
             Door(peers, replicas)
-        return Broker(
-            metadata, replicas, routes, lanes, self._settings.limits, environment.tasks, environment.clock
-        )
+            Hosting(self.host, peers, replicas)
+        limits = self._settings.limits
+        return Broker(metadata, replicas, routes, lanes, attendance, limits, environment.tasks, environment.clock)
 
     def _context(self) -> PartitionContext:
         environment = self._environment
-        context = PartitionContext(
+        return PartitionContext(
             self.host,
             environment.clock,
             environment.tasks,
@@ -245,27 +254,10 @@ class Node:
             self.metadata.whereabouts,
             send_dead_letters=lambda queue, group, batch: self.broker.publish_dead_letters(queue, group, batch),
         )
-        if self.peers is not None:
-            self._gathering = Gathering(self.host, self.members, self._catalogue_leader)
-            departures = Departures(
-                self.host,
-                self.peers,
-                self.members.node_id,
-                lambda group: self.replicas.group(group),
-                lambda group, consumers: self.replicas.consumers_gone(group, consumers),
-            )
-            context.standing, context.departed = self._gathering.standing, departures.departed
-        return context
-
-    def _catalogue_leader(self) -> int:
-        group = self.metadata.replica.group
-        return group.leader_node if group is not None else 0
 
     def _stand_by_the_catalogue(self) -> None:
-        """All is led where the catalogue is led, if that can be."""
-        if not self.members.alone:
-            self.groups.eager = self.metadata.replica.ready
-            self._gathering.look()
+        """What is new is led where the catalogue is led: that node hears of it first."""
+        self.groups.eager = self.metadata.replica.ready and not self.members.alone
 
     # what it does all the time
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -63,6 +63,7 @@ class Member:
         finally:
             if self.node is not None and self.node.peers is not None:
                 with trio.CancelScope(shield=True):  # the kernel would do it for a process
+                    self.node.routes.stop()
                     await self.node.peers.close()
             self.node = None
             self._ended.set()
@@ -136,30 +137,15 @@ class Cluster:
         await until(look)
         return found[0]
 
-    async def gathered(self, *names: str) -> Node:
-        """The node that serves all of these, and the catalogue."""
-        found: list[Node] = []
-
-        def look() -> bool:
-            found[:] = [node for node in self.nodes if _leads(node, "", 0) and all(_all_led(node, names))]
-            return bool(found)
-
-        await until(look)
-        return found[0]
-
-    async def move(self, leader: Node, to: int = 0) -> None:
-        """Leadership of the catalogue goes to another node, and with it all the rest."""
+    async def move(self, name: str, to: int = 0) -> Node:
+        """Leadership of a topic's first partition goes to another node, which serves it then."""
+        leader = await self.leader(name)
         own = leader.members.node_id
         target = to or next(node_id for node_id in self.members if node_id != own)
-
-        def moved() -> bool:
-            group = leader.metadata.replica.group
-            assert group is not None
-            if group.leader_node == own and leader.metadata.replica.ready:
-                group.transfer(target)
-            return group.leader_node == target and self.node(target).metadata.replica.ready
-
-        await until(moved)
+        if target != own:
+            await self.handed_over(self.replica(own, name).group, self.node(target))
+        await until(lambda: _leads(self.node(target), name, 0))
+        return self.node(target)
 
     async def handed_over(self, group: Group, to: Node) -> None:
         """That node leads the group, as far as this replica knows."""
@@ -198,12 +184,6 @@ class Cluster:
 def _partitions(node: Node, name: str) -> list[Partition] | None:
     topic = node.metadata.catalogue.topic(name)
     return node.replicas.partitions(topic.topic_id) if topic is not None else None
-
-
-def _all_led(node: Node, names: tuple[str, ...]) -> Iterator[bool]:
-    for name in names:
-        partitions = _partitions(node, name)
-        yield partitions is not None and all(partition.failure is None for partition in partitions)
 
 
 def _leads(node: Node, name: str, partition: int) -> bool:
