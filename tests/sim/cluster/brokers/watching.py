@@ -21,6 +21,7 @@ from node.entries import KIND_BATCH, KIND_COMMANDS, Command, decode_commands, re
 from node.groups import Groups, Replica
 from node.origins import NO_ORIGIN
 from node.partition import Partition
+from node.shared import SharedSubscription
 from replication.machine import Entry
 from replication.transfer import Transfers
 from replication.transfer_rules import TransferSettings
@@ -115,16 +116,28 @@ class WatchedConsumers(Consumers):
 
     def leased(self, grant: Grant, lease_id: int, runs: list[tuple[int, int, int]]) -> None:
         """See Consumers."""
-        line = self._lines.get(grant.consumer.subscription)
-        for first, last, deliveries in runs if line is not None else ():
-            assert line is not None, "there are no runs otherwise"
-            for low, high, state in line.shared.runs(first, last):
+        shared = self._newest(grant.consumer.subscription)
+        for first, last, deliveries in runs if shared is not None else ():
+            assert shared is not None, "there are no runs otherwise"
+            for low, high, state in shared.runs(first, last):
                 if state.lease_id == lease_id and state.consumer == grant.consumer.consumer_id:
                     run = max(low, first), min(high, last), deliveries
                     LIFE.get().world.leases.granted(
                         self._name, state.consumer, lease_id, state.leased_ms, state.until_ms, [run]
                     )
         super().leased(grant, lease_id, runs)
+
+    def _newest(self, subscription: str) -> SharedSubscription | None:
+        """The subscription as the replica has it that has applied most: a leader of the past, which was paused,
+        may hand out what was given back since; nobody listens to it any more."""
+        partitions = [
+            replica
+            for life in LIFE.get().world.lives()
+            for replica in life.replicas.values()
+            if isinstance(replica, Partition) and replica.name == self._name
+        ]
+        newest = max(partitions, key=lambda each: each.group.applied_index, default=None)
+        return newest.state.shared.get(subscription) if newest is not None else None
 
     def remove(self, consumer: Consumer) -> None:
         """See Consumers."""
