@@ -28,6 +28,22 @@ class Bootstrap:
 
     cluster_id: str
     stamp_ms: int
+    founders: Mapping[int, int] = field(default_factory=lambda: {1: 0}, hash=False)
+    """Node to disk of those who are there from the beginning."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddNode:
+    """Give an id to a node that wants to join. The same disk always gets the same one."""
+
+    disk: int
+    name: str
+    peer: str
+    """"host:port" at which other nodes reach it."""
+    native: str
+    rack: str
+    features: int
+    stamp_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +60,39 @@ class RegisterNode:
     """Its incarnation, by the node's own durable count of its starts; 0: one more than the last one."""
     native: str = ""
     """"host:port" at which clients reach it; "": it does not say."""
+    peer: str = ""
+    """"host:port" at which other nodes reach it; "": as before."""
+    rack: str = ""
+    """Where it stands: replicas are spread over racks; "": nowhere in particular."""
+    features: int = 0
+    """What it knows (cluster/features.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeNode:
+    """Have a node serve ("active"), hand over what it has ("draining"), or do so and go for good ("leaving")."""
+
+    node_id: int
+    state: str
+    stamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Declare:
+    """A node has been silent for too long in that incarnation, or was heard again."""
+
+    node_id: int
+    incarnation: int
+    dead: bool
+    stamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveNode:
+    """Strike out a leaving node that has no replicas any more; its id is never given again."""
+
+    node_id: int
+    stamp_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +103,8 @@ class CreateTopic:
     name: str
     settings: Mapping[str, Any] = field(hash=False)
     stamp_ms: int
+    avoid: list[int] = field(default_factory=list, hash=False)
+    """Nodes that are down: they get replicas only where there are no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +118,43 @@ class DeleteTopic:
 
 
 @dataclass(frozen=True, slots=True)
+class ResizeTopic:
+    """Give a topic or queue more partitions (never fewer), or another number of replicas."""
+
+    name: str
+    partitions: int
+    """0: as many as it has."""
+    replicas: int
+    """0: as it has."""
+    stamp_ms: int
+    avoid: list[int] = field(default_factory=list, hash=False)
+    """As in CreateTopic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reassign:
+    """Have a group's replicas on these nodes, in the order in which they are to lead."""
+
+    group: int
+    epoch: int
+    """Of the assignment that this was decided from; another one is refused."""
+    places: list[list[int]] = field(hash=False)
+    """[node, 1 for a voter or 0 for a learner] each."""
+    renew: list[int] = field(hash=False)
+    """Nodes whose replica is lost: it is taken out, and a new one put in its place."""
+    stamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class WentOver:
+    """A group has exactly the members of that epoch's assignment: what left it may be deleted."""
+
+    group: int
+    epoch: int
+    stamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class AllocateProducers:
     """Give a node a block of producer ids to hand out."""
 
@@ -75,7 +163,20 @@ class AllocateProducers:
     stamp_ms: int
 
 
-Command = Bootstrap | RegisterNode | CreateTopic | DeleteTopic | AllocateProducers
+Command = (
+    Bootstrap
+    | RegisterNode
+    | CreateTopic
+    | DeleteTopic
+    | AllocateProducers
+    | AddNode
+    | ChangeNode
+    | RemoveNode
+    | ResizeTopic
+    | Reassign
+    | WentOver
+    | Declare
+)
 
 _NUMBERS: dict[type[Command], int] = {
     Bootstrap: 1,
@@ -83,16 +184,30 @@ _NUMBERS: dict[type[Command], int] = {
     CreateTopic: 3,
     DeleteTopic: 4,
     AllocateProducers: 5,
+    AddNode: 6,
+    ChangeNode: 7,
+    RemoveNode: 8,
+    ResizeTopic: 9,
+    Reassign: 10,
+    WentOver: 11,
+    Declare: 12,
 }
-_FIRST_FIELDS: dict[type[Command], int] = {RegisterNode: 3}
+_FIRST_FIELDS: dict[type[Command], int] = {Bootstrap: 2, RegisterNode: 3, CreateTopic: 4}
 """Of commands to which fields were appended: how many they began with."""
 _KINDS: dict[int, type[Command]] = {number: kind for kind, number in _NUMBERS.items()}
 _FIELD_TYPES: dict[type[Command], tuple[type, ...]] = {
-    Bootstrap: (str, int),
-    RegisterNode: (int, str, int, int, str),
-    CreateTopic: (str, str, dict, int),
+    Bootstrap: (str, int, dict),
+    RegisterNode: (int, str, int, int, str, str, str, int),
+    CreateTopic: (str, str, dict, int, list),
     DeleteTopic: (str, int, int),
     AllocateProducers: (int, int, int),
+    AddNode: (int, str, str, str, str, int, int),
+    ChangeNode: (int, str, int),
+    RemoveNode: (int, int),
+    ResizeTopic: (str, int, int, int, list),
+    Reassign: (int, int, list, list, int),
+    WentOver: (int, int, int),
+    Declare: (int, int, bool, int),
 }
 
 

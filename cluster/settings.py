@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from cluster.names import check_queue_name
+from cluster.placement import REPLICAS_MAX
 from plait.wire.errors import NameInvalid, SettingInvalid
 
 Kind = Literal["topic", "queue"]
@@ -84,6 +85,8 @@ class TopicSettings:
     """Settings of a topic: records stay until they are too old or too many."""
 
     partitions: int = _setting(1, _whole(1, PARTITIONS_MAX, "partitions"))
+    replicas: int | None = _setting(None, _whole(1, REPLICAS_MAX, "replicas", optional=True))
+    """Copies of each partition, on as many nodes; None: three, or as many as there are nodes."""
     retention_ms: int | None = _setting(
         RETENTION_MS_DEFAULT, _whole(1, QUANTITY_MAX, "milliseconds", optional=True)
     )
@@ -111,6 +114,8 @@ class QueueSettings:
     """Settings of a queue: records stay until they are acknowledged, and what a full queue does."""
 
     partitions: int = _setting(1, _whole(1, PARTITIONS_MAX, "partitions"))
+    replicas: int | None = _setting(None, _whole(1, REPLICAS_MAX, "replicas", optional=True))
+    """Copies of each partition, on as many nodes; None: three, or as many as there are nodes."""
     max_record_bytes: int | None = _setting(None, _whole(1, RECORD_BYTES_MAX, "bytes", optional=True))
     """Largest record; None is the broker's own limit."""
     lease_ms: int = _setting(LEASE_MS_DEFAULT, _whole(LEASE_MS_MIN, LEASE_MS_MAX, "milliseconds"))

@@ -101,6 +101,8 @@ class Consumers:
         self._lines: dict[str, _Line] = {}
         self._parcels: deque[_Parcel] = deque()  # waiting for a read from disk; bounded by the consumers' credit
         self._reading = False
+        self.redelivered_records = 0
+        """Records that were handed out not for the first time."""
 
     def __bool__(self) -> bool:
         return any(line.consumers for line in self._lines.values())
@@ -157,7 +159,11 @@ class Consumers:
         """A lease command was applied: deliver what it leased, (first, last, deliveries) each."""
         self._unreserve(grant)
         consumer = grant.consumer
-        self._parcels.extend(_Parcel(consumer.consumer_id, consumer.subscription, lease_id, *run) for run in runs)
+        for first, last, deliveries in runs:
+            name, subscription = consumer.consumer_id, consumer.subscription
+            self._parcels.append(_Parcel(name, subscription, lease_id, first, last, deliveries))
+            if deliveries > 1:
+                self.redelivered_records += last - first + 1
         self._deliver_soon()
 
     def _deliver_soon(self) -> None:

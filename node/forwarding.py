@@ -9,10 +9,12 @@ What came of a command travels as plain values; an error as itself.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import astuple
 from functools import partial
 from typing import Any
 
-from cluster.catalogue import Node, ProducerBlock, Result, Topic
+from cluster.catalogue import ProducerBlock, Result, Topic, Value
+from cluster.nodes import Node
 from cluster.settings import settings_from, settings_to_mapping
 from plait.wire.errors import BadRequest, PlaitError, from_wire
 from replication.actor import Promise
@@ -26,7 +28,6 @@ SUBMIT_MS = 10_000
 READ_MS = 5_000
 """How long a forwarded question may take."""
 
-Value = str | Node | Topic | ProducerBlock | None
 Outcome = tuple[int, Value, PlaitError | None]
 """What became of a command: the catalogue's version then, and a value or an error."""
 
@@ -78,8 +79,8 @@ def _encode(result: Result) -> list[Any]:
         error = result.error
         return [result.version, "error", error.code, error.message, error.details]
     match result.value:
-        case Node(node_id, name, incarnation, registered_ms, native):
-            return [result.version, "node", node_id, name, incarnation, registered_ms, native]
+        case Node() as node:
+            return [result.version, "node", *astuple(node)]
         case Topic(topic_id, kind, name, settings, groups, created_ms):
             plain = settings_to_mapping(settings)
             return [result.version, "topic", topic_id, kind, name, plain, list(groups), created_ms]

@@ -16,7 +16,6 @@ from typing import Any
 import structlog
 
 from node.identity import NodeIdentity
-from node.members import Members
 from plait.wire.errors import AlreadyExists, BadRequest, PlaitError
 from replication.actor import Promise
 from replication.environment import Clock
@@ -41,9 +40,10 @@ Said = tuple[int, dict[int, int]]
 class Founding:
     """This node's part in it. `identity` is what it says of itself from now on."""
 
-    def __init__(self, identity: NodeIdentity, members: Members, peers: Peers, clock: Clock) -> None:
+    def __init__(self, identity: NodeIdentity, nodes: Sequence[int], peers: Peers, clock: Clock) -> None:
         self.identity = identity
-        self._members = members
+        self._nodes = nodes
+        self._others = [node for node in nodes if node != identity.node_id]
         self._peers = peers
         self._clock = clock
         peers.serve(CHANNEL, self._answer)
@@ -57,11 +57,11 @@ class Founding:
         mine = self.identity
         said: dict[int, Said] = {}
         complain_ns = self._clock.monotonic_ns() + COMPLAIN_MS * 1_000_000
-        while len(said) < len(self._members.others):
+        while len(said) < len(self._others):
             await self._ask_others(said)
             for node, (_, founders) in said.items():
-                _check(mine, node, founders, self._members.nodes)
-            missing = [node for node in self._members.others if node not in said]
+                _check(mine, node, founders, self._nodes)
+            missing = [node for node in self._others if node not in said]
             now_ns = self._clock.monotonic_ns()
             if missing and now_ns >= complain_ns:
                 complain_ns = now_ns + COMPLAIN_MS * 1_000_000
@@ -73,7 +73,7 @@ class Founding:
     async def _ask_others(self, said: dict[int, Said]) -> None:
         asked = {
             node: self._peers.ask(node, CHANNEL, [self.identity.disk], timeout_ms=ASK_MS)
-            for node in self._members.others
+            for node in self._others
             if node not in said
         }
         for node, promise in asked.items():

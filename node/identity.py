@@ -33,7 +33,8 @@ CLUSTER_ID_CHARACTERS = 16
 COPY_BYTES = 16 << 10
 """Room that a copy takes from the first: enough for a cluster of some hundred nodes; it grows by as much."""
 
-_FORMAT = 2
+_FORMAT = 3
+_FIRST_FIELDS = 4
 _CRC = Struct(">I")
 _NEW = ".tmp"
 
@@ -63,6 +64,10 @@ class NodeIdentity:
     """What was drawn at its latest starts, by their numbers."""
     met: Mapping[int, Meeting] = field(default_factory=dict)
     """The last life of each other node that this one saw."""
+    cluster: str = ""
+    """What the nodes of its cluster call it among themselves; "": not known yet."""
+    addresses: Mapping[int, str] = field(default_factory=dict)
+    """"host:port" of each other node, as far as it was known: where to look for them after a start."""
 
     def started(self, mark: int) -> NodeIdentity:
         """What is true of the next start, at which that was drawn."""
@@ -180,15 +185,18 @@ def _read(disk: Disk, name: str) -> NodeIdentity:
     if len(content) <= _CRC.size or _CRC.unpack(content[-_CRC.size :])[0] != crc32c(body):
         raise ValueError(f"{name} is damaged")
     form, *fields = cbor2.loads(body)
-    if form not in (1, _FORMAT):
+    if form not in range(1, _FORMAT + 1):
         raise StorageDamaged(f"{name} is of format {form}, this version reads 1 to {_FORMAT}: use a newer Plait")
-    node_id, number, starts, founders, past, met = [*fields, [], []] if form == 1 else fields
+    fields += [[], [], "", []][len(fields) - _FIRST_FIELDS :]
+    node_id, number, starts, founders, past, met, cluster, addresses = fields
     meetings = {node: Meeting(Life(life, mark), start) for node, life, mark, start in met}
-    return NodeIdentity(node_id, number, starts, dict(founders), dict(past), meetings)
+    return NodeIdentity(node_id, number, starts, dict(founders), dict(past), meetings, cluster, dict(addresses))
 
 
 def _encode(identity: NodeIdentity) -> bytes:
     founders = sorted(identity.founders.items())
     met = [[node, each.life.number, each.life.mark, each.start] for node, each in sorted(identity.met.items())]
     past = sorted(identity.past.items())
-    return cbor2.dumps([_FORMAT, identity.node_id, identity.disk, identity.starts, founders, past, met])
+    addresses = sorted(identity.addresses.items())
+    facts = [identity.node_id, identity.disk, identity.starts, founders, past, met, identity.cluster, addresses]
+    return cbor2.dumps([_FORMAT, *facts])

@@ -8,28 +8,34 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import structlog
 import trio
 
-from cluster.catalogue import Catalogue, Node, ProducerBlock, Result, Topic
+from cluster.catalogue import Catalogue, ProducerBlock, Result, Topic, Value
 from cluster.commands import (
+    AddNode,
     AllocateProducers,
     Bootstrap,
+    ChangeNode,
     Command,
     CreateTopic,
     DeleteTopic,
     RegisterNode,
+    ResizeTopic,
     encode_command,
 )
+from cluster.nodes import Node
 from cluster.settings import settings_from
 from node.commanded import CommandedReplica
-from node.forwarding import Forwarding, Value
+from node.forwarding import Forwarding
 from node.whereabouts import Whereabouts
 from plait.wire.errors import OutcomeUnknown, PlaitError, StorageDamaged
 from replication.actor import Host, Promise
 from replication.environment import Environment
+from replication.peers.joining import Join
 from replication.peers.peers import Peers
 
 _logger = structlog.get_logger("plait.node")
@@ -48,9 +54,9 @@ class Metadata:
     """Group 0 as the rest of the node sees it."""
 
     def __init__(
-        self, host: Host, environment: Environment, node_id: int, cluster_id: str, peers: Peers | None
+        self, host: Host, environment: Environment, node_id: int, founding: Bootstrap | None, peers: Peers
     ) -> None:
-        """`cluster_id`: the id to found the cluster with, if nobody has; "": any."""
+        """`founding`: what founds the cluster, if nobody has; None: it is founded, or not by this node."""
         self.catalogue = Catalogue()
         self.whereabouts = Whereabouts(self.catalogue)
         self.replica = CommandedReplica(
@@ -62,12 +68,11 @@ class Metadata:
         """Called when a command has changed the catalogue, or (None) a snapshot has replaced it."""
         self.on_standing: Callable[[], None] = lambda: None
         """Called when this node may lead the catalogue, or does not any more."""
-        self._founding_id = cluster_id
+        self._founding = founding
         self._clock = environment.clock
-        self._random = environment.random
-        self._forwarding = (
-            Forwarding(peers, self.replica.submit, self._confirmed_version) if peers is not None else None
-        )
+        self._tasks = environment.tasks
+        self._peers = peers
+        self._forwarding = Forwarding(peers, self.replica.submit, self._confirmed_version)
         self._behind: list[tuple[int, int, trio.Event]] = []  # heap of (version, number, ...) that are waited for
         self._waits = 0
         self._block = ProducerBlock(1, 0)  # producer ids that this node may still give out
@@ -80,11 +85,11 @@ class Metadata:
 
     # what the node asks
 
-    async def join(self, name: str, start: int, native: str) -> None:
-        """Found the cluster if that was not done, and register this start of the node (0: the next one); returns
-        when this node's own catalogue has it, however long that takes.
+    async def join(self, registration: RegisterNode) -> None:
+        """Found the cluster if that was not done, and register this start of the node; returns when this node's
+        own catalogue has it, however long that takes.
 
-        Raises StorageDamaged, AlreadyExists when a later start is known.
+        Raises StorageDamaged, AlreadyExists when a later start is known, or the node was removed.
         """
         complain_ns = self._clock.monotonic_ns() + JOIN_COMPLAIN_MS * 1_000_000
         while True:
@@ -94,8 +99,7 @@ class Metadata:
                 raise StorageDamaged(f"the catalogue cannot be served: {self.replica.failure}")
             try:
                 await self._found()
-                command = RegisterNode(self.node_id, name, self._clock.wall_ms(), start, native)
-                node = await self._submit(command)
+                node = await self.submit(replace(registration, stamp_ms=self._clock.wall_ms()))
             except PlaitError as error:
                 if not error.retriable:
                     raise
@@ -112,22 +116,59 @@ class Metadata:
     async def create(self, kind: str, name: str, settings: dict[str, Any], record_limit_bytes: int) -> Topic:
         """Create a topic or queue. Raises PlaitError."""
         settings_from(kind, settings, record_limit_bytes)
-        topic = await self._submit(CreateTopic(kind, name, settings, self._clock.wall_ms()))
+        topic = await self.submit(CreateTopic(kind, name, settings, self._clock.wall_ms(), self.down()))
+        assert isinstance(topic, Topic)
+        return topic
+
+    async def resize(self, name: str, partitions: int, replicas: int) -> Topic:
+        """Give a topic or queue more partitions, or another number of replicas; 0 leaves it. Raises PlaitError."""
+        topic = await self.submit(ResizeTopic(name, partitions, replicas, self._clock.wall_ms(), self.down()))
         assert isinstance(topic, Topic)
         return topic
 
     async def delete(self, name: str) -> Topic:
         """Delete a topic or queue from the catalogue. Raises PlaitError."""
-        topic = await self._submit(DeleteTopic(name, 0, self._clock.wall_ms()))
+        topic = await self.submit(DeleteTopic(name, 0, self._clock.wall_ms()))
         assert isinstance(topic, Topic)
         return topic
+
+    def ask(self, command: Command) -> Promise[Value]:
+        """`submit`, for those who cannot wait; stamped with this node's time."""
+        promise: Promise[Value] = Promise()
+        self._tasks.spawn("catalogue/ask", self._fulfil, promise, replace(command, stamp_ms=self._clock.wall_ms()))
+        return promise
+
+    async def _fulfil(self, promise: Promise[Value], command: Command) -> None:
+        try:
+            promise.resolve(await self.submit(command))
+        except PlaitError as error:
+            promise.reject(error)
+
+    async def add_node(self, join: Join) -> Node:
+        """Give a newcomer its id. Raises PlaitError."""
+        command = AddNode(
+            join.disk, join.name, join.peer, join.native, join.rack, join.features, self._clock.wall_ms()
+        )
+        node = await self.submit(command)
+        assert isinstance(node, Node)
+        return node
+
+    async def change_node(self, node_id: int, state: str) -> Node:
+        """Have a node serve, drain, or leave. Raises PlaitError."""
+        node = await self.submit(ChangeNode(node_id, state, self._clock.wall_ms()))
+        assert isinstance(node, Node)
+        return node
+
+    def down(self) -> list[int]:
+        """The nodes that are not heard of here."""
+        return [node.node_id for node in self.catalogue.nodes() if not self._peers.is_up(node.node_id)]
 
     async def new_producer(self) -> tuple[int, int]:
         """(id, epoch) of a producer that never was before."""
         async with self._block_lock:
             if self._block.first > self._block.last:
                 command = AllocateProducers(self.node_id, self.incarnation, self._clock.wall_ms())
-                block = await self._submit(command)
+                block = await self.submit(command)
                 assert isinstance(block, ProducerBlock)
                 self._block = block
             given = self._block.first
@@ -141,7 +182,6 @@ class Metadata:
         """
         leader = self._leader_elsewhere()
         if leader:
-            assert self._forwarding is not None, "there are other nodes"
             await self._reach(await self._forwarding.read(leader))
         else:
             await self.replica.confirmed().wait()
@@ -177,16 +217,14 @@ class Metadata:
 
     async def _found(self) -> None:
         """Whoever leads first founds; the id is the same whoever that is."""
-        if self.replica.ready and not self.catalogue.cluster_id:
-            cluster_id = self._founding_id or f"{self._random.getrandbits(64):016x}"
-            await self._submit(Bootstrap(cluster_id, self._clock.wall_ms()))
+        if self.replica.ready and not self.catalogue.cluster_id and self._founding is not None:
+            await self.submit(replace(self._founding, stamp_ms=self._clock.wall_ms()))
 
-    async def _submit(self, command: Command) -> Value:
+    async def submit(self, command: Command) -> Value:
         """Have a command carried out, and seen by this node. Raises its error."""
         leader = self._leader_elsewhere()
         payload = encode_command(command)
         if leader:
-            assert self._forwarding is not None, "there are other nodes"
             version, value, error = await self._forwarding.submit(leader, payload)
             await self._reach(version)
         else:

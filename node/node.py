@@ -3,55 +3,63 @@
 Node.open(environment, settings) ──> node.broker ──> gateways
                                      node.close() when the gateways are closed
 
-A node is alone, or one of a cluster whose members are fixed when it is founded (members.py). Either way it is the
-same code: whoever is alone needs nobody else's consent.
+    empty disk ──alone──> founds a cluster of one ─┐
+               ──initial──> founds it with others ─┼──> links ──> catalogue ──> registers ──> opens its replicas
+               ──join──> is given an id ───────────┘
+    a disk with facts (identity.py) goes on as the node that it is
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 
 import structlog
 
-from cluster.catalogue import METADATA_GROUP
+from cluster.catalogue import METADATA_GROUP, Result, first_voters
+from cluster.commands import Bootstrap, RegisterNode, ResizeTopic, WentOver
+from cluster.features import FEATURES
 from cluster.limits import NodePressure
-from cluster.rates import NS_PER_MS
+from cluster.nodes import Node as ClusterNode
 from node.attending import Attendance
 from node.broker import Broker
+from node.controller import Controller, ControllerSettings
 from node.departures import Departures
 from node.door import Door
 from node.founding import Founding
 from node.groups import Groups
+from node.health import MEETING, OPENING, REGISTERING, SERVING, Health
 from node.hosting import Hosting
-from node.identity import DISK_BITS, IdentityFile, NodeIdentity, read_identity
+from node.identity import DISK_BITS, FILES, IdentityFile, NodeIdentity, read_identity
+from node.joining import Doorkeeper, check_cluster, join_cluster
 from node.lanes import Lanes
 from node.leaders import Leaders
-from node.members import Members
+from node.leading import Leading
 from node.metadata import Metadata
+from node.moving import Moving
+from node.neighbours import Neighbours
 from node.origins import incarnation_of
 from node.partition import PartitionContext
 from node.questions import ReturnLeases
 from node.replicas import Replicas
 from node.routes import Routes
+from node.watch import Watch
+from plait.wire.addresses import join_address
 from plait.wire.batch import BatchLimits
 from plait.wire.errors import BadRequest, Closed, StorageDamaged
 from replication.actor import Actor, Host
 from replication.environment import Environment
 from replication.group import Group
+from replication.peers.joining import Join
 from replication.peers.lives import MARK_BITS, Life
 from replication.peers.peers import Peers
 from replication.peers.protocol import Identity
 from replication.peers.settings import PeerSettings
+from replication.raft.membership import Membership
 from replication.raft.settings import RaftSettings
 from replication.storage.store import StorageFailed, StorageSettings, Store
-
-WATCH_INTERVAL_MS = 100
-"""How often the node looks at its disk and memory for admission's sake."""
-MEMORY_PERCENT = 60
-"""Share of the machine's memory that the node may use before it refuses publishes, unless it is told a size."""
 
 Address = tuple[str, int]
 
@@ -60,125 +68,196 @@ Address = tuple[str, int]
 class NodeSettings:
     """What a node is told at its start."""
 
-    name: str = "plait"
+    name: str = ""
+    """What people call it; "": node- and its id."""
     limits: BatchLimits = field(default_factory=BatchLimits)
     storage: StorageSettings = field(default_factory=StorageSettings)
     memory_bytes_max: int | None = None
-    """Memory from which publishes are refused; None: MEMORY_PERCENT of the machine's."""
+    """Memory from which publishes are refused; None: a share of the machine's (watch.py)."""
     node_id: int = 1
+    """Of one that founds a cluster; a node that joins is given its id."""
     initial: Mapping[int, Address] | None = None
-    """Where each node of the cluster, this one included, is reached by the others; None: a cluster of one."""
+    """The nodes that found a cluster together, this one included, and where they reach each other."""
+    join: Sequence[Address] = ()
+    """Where nodes of a cluster are reached, for a node whose disk is empty."""
     peer_listen: Address | None = None
-    """Where this node listens for the others; None: where `initial` says that it is reached."""
+    """Where this node listens for others; None: where `initial` says, and a node that is alone does not."""
+    peer_optional: bool = False
+    """A node that is alone goes without, if it cannot listen there."""
+    peer: Address | None = None
+    """Where other nodes reach it; None: as `initial` says, or where it listens."""
     native: Address | None = None
     """Where clients reach this node, which other nodes tell them; None: they are not told."""
+    rack: str = ""
     raft: RaftSettings = field(default_factory=RaftSettings)
     peers: PeerSettings = field(default_factory=PeerSettings)
+    spread_leaders: bool = True
+    """Whether leadership is handed to the nodes that the catalogue prefers; else it stays where it comes to be."""
+    controller: ControllerSettings = field(default_factory=ControllerSettings)
 
 
 class Node:
     """Opened once; `broker` is there from then on."""
 
     broker: Broker
+    peers: Peers
 
-    def __init__(self, environment: Environment, settings: NodeSettings) -> None:
+    def __init__(self, environment: Environment, settings: NodeSettings, health: Health | None = None) -> None:
         self._environment = environment
+        self.health = health or Health()
         self._settings = settings
         self._logger = structlog.get_logger("plait.node")
         self.pressure = NodePressure()
         self.host = Host(environment.clock, self._actor_failed)
-        self.members = Members(settings.node_id, sorted(settings.initial or (settings.node_id,)))
-        self.peers: Peers | None = None
+        self._peer = settings.peer or (settings.initial or {}).get(settings.node_id)
 
     @classmethod
-    async def open(cls, environment: Environment, settings: NodeSettings | None = None) -> Node:
+    async def open(
+        cls, environment: Environment, settings: NodeSettings | None = None, health: Health | None = None
+    ) -> Node:
         """Recover the data directory and serve what is in it; in a cluster, as soon as a majority is there.
+
+        `health` says meanwhile how far it is.
 
         Raises OSError for a directory or an address that cannot be used, StorageDamaged for a catalogue that
         cannot be read, BadRequest and AlreadyExists for a node that cannot be the one that it was told to be.
         """
-        node = cls(environment, settings or NodeSettings())
+        node = cls(environment, settings or NodeSettings(), health)
         await node._open()
         return node
+
+    @property
+    def node_id(self) -> int:
+        """Its id in the cluster."""
+        return self._identity.identity.node_id
 
     async def close(self) -> None:
         """End in an orderly way: everyone who waits is answered, the log is sealed."""
         self.routes.stop()
-        for partitions in self.replicas.all_partitions():
-            for partition in partitions:
-                partition.close(Closed("the broker is shutting down; nothing was done; connect again"))
-        if self.peers is not None:
-            await self.peers.close()
+        for partition in self.replicas.all_partitions():
+            partition.close(Closed("the broker is shutting down; nothing was done; connect again"))
+        await self.peers.close()
         await self.store.close()
 
     async def _open(self) -> None:
         environment, settings = self._environment, self._settings
-        self.store = await Store.open(environment, settings.storage)
+        health = self.health
+        self.store = health.store = await Store.open(environment, settings.storage)
         environment.tasks.spawn("storage", self.store.run)
         environment.tasks.spawn("host", self.host.run)
-        self._identity = IdentityFile(environment, await self._identify())
-        if settings.initial is not None:
-            await self._meet_the_others()
-        await self._open_catalogue(self._identity.identity)
+        health.stage = MEETING
+        found = await environment.tasks.offload("identity", partial(read_identity, environment.disk))
+        identity = found or await self._begin()
+        self._check(identity)
+        self._identity = IdentityFile(environment, identity)
+        if found is not None and settings.join:
+            await check_cluster(environment, settings.join, self._introduction(identity))
+        await self._meet_the_others()
+        health.peers, health.stage = self.peers, REGISTERING
+        await self._open_catalogue()
+        health.stage = OPENING
         await self._open_replicas()
-        environment.tasks.spawn("watch", self._watch)
+        self.watch = Watch(
+            environment, self.store, self.pressure, self.groups.standings, settings.memory_bytes_max
+        )
+        environment.tasks.spawn("watch", self.watch.run)
+        health.stage = SERVING
 
     # who this is
 
-    async def _identify(self) -> NodeIdentity:
-        """Find out who this node is. A node that is alone keeps no such file."""
-        environment, node_id = self._environment, self._settings.node_id
-        found = await environment.tasks.offload("identity", partial(read_identity, environment.disk))
-        if self._settings.initial is None:
-            if found is not None:
-                raise BadRequest(
-                    f"this is the data directory of node {found.node_id} of a cluster; nothing was begun: "
-                    "name the cluster's nodes, or another directory"
-                )
-            return NodeIdentity(node_id, 0, 0)
-        if found is None:
-            if self.store.groups():
-                raise BadRequest(
-                    "this is the data directory of a broker that runs alone, and it cannot join others yet; "
-                    "nothing was begun: name another directory"
-                )
-            found = NodeIdentity(node_id, environment.random.getrandbits(DISK_BITS), 0)
-        if found.node_id != node_id:
-            raise BadRequest(
-                f"this is the data directory of node {found.node_id}, not {node_id}; nothing was begun: "
-                "name its own"
+    async def _begin(self) -> NodeIdentity:
+        """The facts of a node whose disk is empty. Raises StorageDamaged for one that is not."""
+        settings, environment = self._settings, self._environment
+        if self.store.groups():
+            raise StorageDamaged(
+                "this data directory has messages, but the files that say which node it is of are gone "
+                f"({' and '.join(FILES)}); nothing was begun: bring one of them back"
             )
-        if found.founders and tuple(sorted(found.founders)) != self.members.nodes:
+        disk = environment.random.getrandbits(DISK_BITS) | 1
+        if settings.join:
+            identity = NodeIdentity(0, disk, 0)
+            joined = await join_cluster(environment, settings.join, self._introduction(identity))
+            addresses = dict(joined.addresses)
+            return replace(identity, node_id=joined.node, cluster=joined.cluster, addresses=addresses)
+        if settings.initial is not None:
+            return NodeIdentity(settings.node_id, disk, 0, cluster=_name_of_cluster(settings.initial))
+        alone = NodeIdentity(settings.node_id, disk, 0, founders={settings.node_id: disk})
+        return replace(alone, cluster=alone.cluster_id)
+
+    def _introduction(self, identity: NodeIdentity) -> Join:
+        settings = self._settings
+        if self._peer is None or self._peer[1] == 0:
             raise BadRequest(
-                f"this node's cluster has the nodes {sorted(found.founders)}, not {list(self.members.nodes)}: "
-                "they are fixed when it is founded; nothing was begun"
+                "a node that joins others says where they reach it; nothing was begun: name an address with a port"
             )
-        return found
+        return Join(
+            identity.disk,
+            settings.name or "node",
+            join_address(*self._peer),
+            join_address(*settings.native) if settings.native is not None else "",
+            settings.rack,
+            FEATURES,
+            identity.cluster,
+            identity.node_id,
+        )
+
+    def _check(self, identity: NodeIdentity) -> None:
+        """Raises BadRequest where this is not the disk of the node that this one was told to be."""
+        initial = self._settings.initial
+        if initial is None:
+            return
+        if identity.node_id != self._settings.node_id:
+            raise BadRequest(
+                f"this is the data directory of node {identity.node_id}, not {self._settings.node_id}; "
+                "nothing was begun: name its own"
+            )
+        if identity.founders and sorted(identity.founders) != sorted(initial):
+            raise BadRequest(
+                f"this node's cluster was founded by the nodes {sorted(identity.founders)}, not {sorted(initial)};"
+                " nothing was begun: say --initial as it was then, or leave it out, or name another directory"
+            )
 
     async def _meet_the_others(self) -> None:
         """Count this start, open the links, and see to it that the cluster is founded."""
         settings, environment = self._settings, self._environment
-        assert settings.initial is not None, "there are others"
         mark = environment.random.getrandbits(MARK_BITS)
         identity = await self._keep(lambda known: known.started(mark))
-        name = _name_of_cluster(settings.initial)
-        own = Identity(name, settings.node_id, identity.starts, identity.past)
+        own = Identity(identity.cluster, identity.node_id, identity.starts, identity.past)
         peers = self.peers = Peers(environment, self.host, own, settings.peers)
         peers.lives = {node: meeting.life for node, meeting in identity.met.items()}
         peers.keep = self._identity.met
         peers.on_outlived = self._outlived
         peers.members_only = True
-        founding = Founding(identity, self.members, peers, environment.clock)
-        host, port = settings.peer_listen or settings.initial[settings.node_id]
-        try:
-            await peers.listen(host, port)
-        except OSError as error:  # there are two addresses that a node listens on: say which
-            raise OSError(error.errno, error.strerror, "peers", None, f"{host}:{port}") from error
-        for node in self.members.others:
-            peers.connect_to(node, *settings.initial[node])
-        if not identity.founders:
+        self._neighbours = Neighbours(peers, self._identity, environment.tasks)
+        nodes = sorted(settings.initial or identity.founders or [identity.node_id])
+        founding = Founding(identity, nodes, peers, environment.clock)
+        await self._listen()
+        self._neighbours.expect(identity.addresses)
+        if settings.initial is not None:
+            self._neighbours.expect({node: join_address(*each) for node, each in settings.initial.items()})
+        if (
+            settings.initial is not None
+            and not identity.founders
+            and identity.cluster == _name_of_cluster(settings.initial)
+        ):
             founders = await founding.agree()
             founding.identity = await self._keep(lambda known: replace(known, founders=founders))
+
+    async def _listen(self) -> None:
+        settings = self._settings
+        where = settings.peer_listen or self._peer
+        if where is None:
+            return
+        host, port = where
+        try:
+            listening = await self.peers.listen(host, port)
+        except OSError as error:
+            if settings.peer_optional and list(self._identity.identity.founders) == [self.node_id]:
+                self._logger.warning("no node can join this one", address=f"{host}:{port}", why=error.strerror)
+                return
+            # there are two addresses that a node listens on: say which
+            raise OSError(error.errno, error.strerror, "peers", None, f"{host}:{port}") from error
+        self._peer = self._peer or listening
 
     async def _keep(self, changed: Callable[[NodeIdentity], NodeIdentity]) -> NodeIdentity:
         """Change this node's facts while it starts. Raises StorageFailed."""
@@ -197,79 +276,136 @@ class Node:
 
     # what it has
 
-    async def _open_catalogue(self, identity: NodeIdentity) -> None:
-        settings, environment = self._settings, self._environment
-        cluster_id = identity.cluster_id if identity.founders else ""
-        self.metadata = Metadata(self.host, environment, settings.node_id, cluster_id, self.peers)
-        self.groups = Groups(environment, self.host, self.store, self.members, settings.raft, self.peers)
-        await self.groups.open(METADATA_GROUP, self.metadata.replica)
-        if self.members.alone:
-            await self.metadata.replica.settled.wait()
-        native = f"{settings.native[0]}:{settings.native[1]}" if settings.native is not None else ""
-        await self.metadata.join(settings.name, identity.starts, native)
-        if self.peers is not None:  # a node that comes with an older disk than the catalogue knows is refused
-            for node, start in self.metadata.whereabouts.incarnations().items():
-                if start > self.peers.seen(node).number:
-                    self.peers.lives[node] = Life(start)
+    async def _open_catalogue(self) -> None:
+        settings, environment, identity = self._settings, self._environment, self._identity.identity
+        founders = dict(identity.founders)
+        founding = Bootstrap(identity.cluster_id, 0, founders) if founders else None
+        metadata = self.metadata = Metadata(self.host, environment, identity.node_id, founding, self.peers)
+        self.health.metadata = metadata
+        self.groups = Groups(environment, self.host, self.store, identity.node_id, settings.raft, self.peers)
+        self._keep_house()
+        members = None
+        if founders:
+            votes = first_voters(founders)
+            voters, learners = ({n: n for n in founders if votes[n] is each} for each in (True, False))
+            members = Membership(voters, learners)
+        await self.groups.open(METADATA_GROUP, identity.node_id, metadata.replica, members, eager=False)
+        if self._is_alone():
+            await metadata.replica.settled.wait()
+        await metadata.join(
+            RegisterNode(
+                identity.node_id,
+                settings.name or f"node-{identity.node_id}",
+                0,
+                identity.starts,
+                join_address(*settings.native) if settings.native is not None else "",
+                join_address(*self._peer) if self._peer is not None else "",
+                settings.rack,
+                FEATURES,
+            )
+        )
+        for node, start in metadata.whereabouts.incarnations().items():
+            if start > self.peers.seen(node).number and node != identity.node_id:
+                self.peers.lives[node] = Life(start)  # one that comes with an older disk than that is refused
+        own = (identity.node_id, join_address(*self._peer) if self._peer is not None else "")
+        self.peers.let_in = Doorkeeper(metadata, identity.cluster, own).let_in
+
+    def _is_alone(self) -> bool:
+        """The catalogue has no replica but this one."""
+        group = self.metadata.replica.group
+        return group is not None and list(group.membership.members()) == [self.node_id]
+
+    def _keep_house(self) -> None:
+        """Those who see to it that replicas and leaders are where they should be."""
+        host, metadata, is_up = self.host, self.metadata, self.peers.is_up
+        catalogue = metadata.catalogue
+        self._moving = Moving(host, catalogue, self.node_id, metadata.ask)
+        self._leading = Leading(host, catalogue, self.node_id, is_up)
+        self._controller = Controller(
+            host, catalogue, self.node_id, is_up, metadata.ask, self._settings.controller
+        )
+        self.peers.on_node.append(self._node_changed)
+        metadata.on_standing = self._catalogue_stands
+        metadata.on_change = self._catalogue_changed
 
     async def _open_replicas(self) -> None:
         environment, metadata = self._environment, self.metadata
         self.replicas = Replicas(self.groups, self._context(), metadata.catalogue, metadata.spread)
-        self._stand_by_the_catalogue()
-        metadata.on_standing = self._stand_by_the_catalogue
-        metadata.on_change = self.replicas.changed
+        self.replicas.placed = self._placed
+        metadata.on_change = self._catalogue_changed_here
         self.broker = self._make_broker()
         await self.replicas.open_all()
         environment.tasks.spawn("catalogue", self.replicas.follow)
+        self._placed(METADATA_GROUP)
 
     def _make_broker(self) -> Broker:
         """The facade, and behind it the ways to whoever leads."""
         environment, metadata, replicas, peers = self._environment, self.metadata, self.replicas, self.peers
         deleted = metadata.catalogue.group_is_deleted
-        leaders = Leaders(self.members.node_id, replicas.group, self.members.nodes_of)
+        leaders = Leaders(self.node_id, replicas.group, metadata.whereabouts.nodes_of)
         routes = self.routes = Routes(
             leaders, replicas, replicas.leads, deleted, peers, environment.tasks, environment.clock
         )
-        incarnation = incarnation_of(metadata.node_id, metadata.incarnation) if peers is not None else 0
+        incarnation = incarnation_of(metadata.node_id, metadata.incarnation)
         lanes = self.lanes = Lanes(self.host, leaders, replicas, deleted, peers, incarnation)
         replicas.on_closed = [lanes.forget, leaders.forget]
         departures = Departures(self.host, lambda group, names: routes.ask(group, ReturnLeases(names)), deleted)
         attendance = Attendance(
             routes, replicas, deleted, departures.departed, peers, environment.tasks, environment.clock
         )
-        if peers is not None:
-            Door(peers, replicas)
-            Hosting(self.host, peers, replicas)
+        Door(peers, replicas)
+        Hosting(self.host, peers, replicas)
         limits = self._settings.limits
         return Broker(metadata, replicas, routes, lanes, attendance, limits, environment.tasks, environment.clock)
 
     def _context(self) -> PartitionContext:
         environment = self._environment
+        catalogue = self.metadata.catalogue
         return PartitionContext(
             self.host,
             environment.clock,
             environment.tasks,
             self.pressure,
-            self.members.alone,
+            lambda: len(catalogue.nodes()) <= 1,
             self.metadata.whereabouts,
             send_dead_letters=lambda queue, group, batch: self.broker.publish_dead_letters(queue, group, batch),
+            standing=self._group_stands,
         )
 
-    def _stand_by_the_catalogue(self) -> None:
-        """What is new is led where the catalogue is led: that node hears of it first."""
-        self.groups.eager = self.metadata.replica.ready and not self.members.alone
+    # what changes
 
-    # what it does all the time
+    def _group_stands(self, group: Group, leads: bool) -> None:
+        self._moving.standing(group, leads)
+        if self._settings.spread_leaders:
+            self._leading.standing(group, leads)
 
-    async def _watch(self) -> None:
-        """Keep admission informed of what the disk and the memory can take."""
-        clock, pressure = self._environment.clock, self.pressure
-        while True:
-            memory = self._environment.memory()
-            most = self._settings.memory_bytes_max or memory.machine_bytes * MEMORY_PERCENT // 100
-            pressure.storage = self.store.pressure
-            pressure.memory_percent = memory.used_bytes * 100 // most if most else 0
-            await clock.sleep_until(clock.monotonic_ns() + WATCH_INTERVAL_MS * NS_PER_MS)
+    def _catalogue_stands(self) -> None:
+        replica = self.metadata.replica
+        if replica.group is not None:
+            self._moving.standing(replica.group, replica.ready)
+        self._controller.standing(replica.ready)
+
+    def _catalogue_changed(self, result: Result | None) -> None:
+        if result is None or isinstance(result.value, ClusterNode):
+            self._neighbours.look(self.metadata.catalogue)
+            self._leading.look()
+            self._controller.look()
+        elif isinstance(result.command, ResizeTopic):
+            self._controller.look()
+        elif isinstance(result.command, WentOver) and not self.metadata.catalogue.assignments.unsettled:
+            self._controller.look()  # one move may make room for the next
+
+    def _catalogue_changed_here(self, result: Result | None) -> None:
+        self._catalogue_changed(result)
+        self.replicas.changed(result)
+
+    def _placed(self, group: int) -> None:
+        self._moving.placed(group)
+        self._leading.look()
+
+    def _node_changed(self, node: int, up: bool) -> None:
+        self._leading.look()
+        self._controller.look()
 
     def _actor_failed(self, actor: Actor, error: Exception) -> None:
         """An actor's own defect: its group is fenced, everything else goes on (the log has the traceback)."""

@@ -1,7 +1,7 @@
 """The replicas that this node holds: opened as the catalogue says, closed when it no longer does.
 
-catalogue ──has a topic──> logs, state machines, groups ──ready──> served
-          ──deleted it──> closed, answered, and then the data goes
+catalogue ──assigns a replica to this node──> log, state machine, group ──ready──> served
+          ──deleted it, or moved it away──> closed, answered, and then the data goes
 
 Changes of the catalogue arrive as news, in order; after a snapshot of it everything is compared.
 """
@@ -9,19 +9,30 @@ Changes of the catalogue arrive as news, in order; after a snapshot of it everyt
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
 import trio
 
-from cluster.catalogue import COORDINATOR_TOPIC, Catalogue, Node, Result, Topic
-from cluster.commands import CreateTopic, DeleteTopic, RegisterNode
+from cluster.catalogue import COORDINATOR_TOPIC, METADATA_GROUP, Catalogue, Result, Topic
+from cluster.commands import (
+    AddNode,
+    CreateTopic,
+    Declare,
+    DeleteTopic,
+    Reassign,
+    RegisterNode,
+    ResizeTopic,
+    WentOver,
+)
+from cluster.nodes import Node
 from node.commanded import CommandedReplica
-from node.groups import Groups
+from node.groups import FOUNDER, Groups, founding_members
 from node.offsets import CommitPositions, ForgetTopic, StreamPositions, encode_command
 from node.partition import NodeStarted, Partition, PartitionContext
-from plait.wire.errors import NotFound, PlaitError, Unavailable
+from node.traffic import Traffic
+from plait.wire.errors import NotFound, NotLeader, PlaitError, Unavailable
 from replication.actor import Promise, rejected
 from replication.environment import Clock
 from replication.group import Group
@@ -41,7 +52,10 @@ class _Held:
     """A topic's partitions on this node."""
 
     topic: Topic
-    partitions: list[Partition]
+    partitions: dict[int, Partition]
+    """By number; those that are elsewhere are missing."""
+    replicas: dict[int, int]
+    """By number, which replica of it this is."""
     ready: trio.Event
 
 
@@ -58,6 +72,8 @@ class Replicas:
         self._catalogue = catalogue
         self._held: dict[int, _Held] = {}  # by topic id
         self._by_group: dict[int, Partition] = {}
+        self.placed: Callable[[int], None] = lambda group: None
+        """Called with a group whose assignment is another one now."""
         self._streams = StreamPositions()
         self._coordinator = CommandedReplica(
             context.host,
@@ -81,11 +97,11 @@ class Replicas:
         """Open what the catalogue has and drop what it has deleted. A node that is alone serves all of it, or has
         fenced it, when this returns."""
         await self._compare()
-        for group_id in self._groups.known():
+        for group_id, _ in self._groups.known():
             if group_id and not self._is_in_catalogue(group_id):
                 # never delete for want of metadata: it may be the metadata that is too old
                 self._logger.warning("group is in no catalogue, its data is kept", group=group_id)
-        if self._context.alone:
+        if self._context.alone():
             for held in list(self._held.values()):
                 await held.ready.wait()
             await self._coordinator.settled.wait()
@@ -115,13 +131,20 @@ class Replicas:
             await self._compare()
             return
         value = result.value
-        if isinstance(result.command, CreateTopic) and isinstance(value, Topic):
-            self._spread()
-            await self._open(value)
-        elif isinstance(result.command, DeleteTopic) and isinstance(value, Topic):
-            self._close(value)
-        elif isinstance(result.command, RegisterNode) and isinstance(value, Node):
-            await self._node_started(value.node_id, value.incarnation)
+        match result.command:
+            case CreateTopic() | ResizeTopic() if isinstance(value, Topic):
+                self._spread()
+                await self._open(value)
+            case Reassign(group) | WentOver(group):
+                if isinstance(value, Topic):
+                    await self._open(value)
+                self._drop_gone(group)
+                self.placed(group)
+            case DeleteTopic() if isinstance(value, Topic):
+                self._close(value)
+            case RegisterNode() | AddNode() | Declare() if isinstance(value, Node):
+                self.placed(METADATA_GROUP)
+                await self._node_started(value.node_id, value.incarnation + value.dead)
 
     async def _compare(self) -> None:
         """Open what is missing and close what is too much."""
@@ -133,9 +156,9 @@ class Replicas:
         for held in list(self._held.values()):
             if self._catalogue.topic_is_deleted(held.topic.topic_id):
                 self._close(held.topic)
-        for group_id in self._groups.known():
-            if self._catalogue.group_is_deleted(group_id):
-                self._groups.drop(group_id)
+        for group_id, replica in self._groups.known():
+            if self._is_gone(group_id, replica):
+                self._groups.drop(group_id, replica)
         for node, incarnation in self._context.whereabouts.incarnations().items():
             await self._node_started(node, incarnation)
 
@@ -144,19 +167,27 @@ class Replicas:
 
     # topics
 
-    def partitions(self, topic_id: int) -> list[Partition] | None:
-        """The partitions of a topic; None while it is being opened, and when it is not here."""
+    def partitions(self, topic_id: int) -> Mapping[int, Partition] | None:
+        """The partitions of a topic that are here, by number; None while it is opened, and when it is gone."""
         held = self._held.get(topic_id)
         return held.partitions if held is not None and held.ready.is_set() else None
 
-    def all_partitions(self) -> Iterator[list[Partition]]:
-        """The partitions of every topic that is here."""
-        for held in self._held.values():
-            yield held.partitions
+    def all_partitions(self) -> Iterator[Partition]:
+        """Every partition that is here."""
+        return iter(list(self._by_group.values()))
+
+    def by_topic(self) -> Iterator[list[Partition]]:
+        """The same, those of one topic together."""
+        return iter([list(held.partitions.values()) for held in self._held.values() if held.partitions])
 
     def partition_of(self, group_id: int) -> Partition | None:
         """This node's replica of a partition; None where it has none, or has not opened it yet."""
         return self._by_group.get(group_id)
+
+    @property
+    def past(self) -> Traffic:
+        """What went through partitions that are closed by now."""
+        return self._context.past
 
     def group(self, group_id: int) -> Group | None:
         """A group that this node has a replica of, and that is known by its id here."""
@@ -174,21 +205,21 @@ class Replicas:
         group = self._coordinator.group
         return group is not None and group.group == group_id and self._coordinator.ready
 
-    async def opened(self, topic: Topic, clock: Clock) -> list[Partition]:
-        """The partitions of a topic that was created, when somebody serves it.
+    async def opened(self, topic: Topic, clock: Clock) -> Mapping[int, Partition]:
+        """The partitions of a topic that was created and that are here, when somebody serves them.
 
-        Raises NotFound when it is deleted meanwhile, Unavailable when nobody leads it for too long.
+        Raises NotFound when it is deleted meanwhile, Unavailable when nobody leads them for too long.
         """
         while (held := self._held.get(topic.topic_id)) is None or not held.ready.is_set():
             if self._catalogue.topic_is_deleted(topic.topic_id):
                 raise _deleted(topic)
             await (held.ready.wait() if held is not None else self._changed.wait())
         deadline_ns = clock.monotonic_ns() + SERVED_WAIT_MS * 1_000_000
-        while not all(partition.group.leader_node for partition in held.partitions):
+        while not all(partition.group.leader_node for partition in held.partitions.values()):
             now_ns = clock.monotonic_ns()
-            if held.partitions[0].stopped:
+            if self._held.get(topic.topic_id) is not held:
                 raise _deleted(topic)
-            if all(partition.settled.is_set() for partition in held.partitions) or now_ns >= deadline_ns:
+            if all(each.settled.is_set() for each in held.partitions.values()) or now_ns >= deadline_ns:
                 break  # those without a leader are fenced, or it takes too long
             await clock.sleep_until(now_ns + SERVED_LOOK_MS * 1_000_000)
         if clock.monotonic_ns() >= deadline_ns:
@@ -203,37 +234,89 @@ class Replicas:
     async def _open(self, topic: Topic) -> None:
         """Rebuild the partitions of a topic and let them stand for election."""
         if topic.name == COORDINATOR_TOPIC:
-            if not self._coordinator_opened:
-                self._coordinator_opened = True
-                await self._groups.open(topic.groups[0], self._coordinator)
+            await self._open_coordinator(topic)
             return
-        if topic.topic_id in self._held:
-            return
-        logs = [self._groups.log_of(group_id) for group_id in topic.groups]
-        partitions = [Partition(self._context, topic, number, log) for number, log in enumerate(logs)]
-        held = self._held[topic.topic_id] = _Held(topic, partitions, trio.Event())
-        for partition, group_id in zip(partitions, topic.groups, strict=True):
-            self._by_group[group_id] = partition
-            await self._groups.open(group_id, partition)
-        if self._context.alone:  # they are served in a moment: nobody need be told to wait
-            self._context.tasks.spawn(f"{topic.name}/settle", self._settle, held)
-        else:
-            held.ready.set()
+        held = self._held.get(topic.topic_id)
+        if held is None:
+            held = self._held[topic.topic_id] = _Held(topic, {}, {}, trio.Event())
+        held.topic = topic
+        for number, group_id in enumerate(topic.groups):
+            await self._fit(held, number, group_id)
+        if not held.ready.is_set():
+            if self._context.alone():  # they are served in a moment: nobody need be told to wait
+                self._context.tasks.spawn(f"{topic.name}/settle", self._settle, held)
+            else:
+                held.ready.set()
         self._tell_change()
 
+    async def _fit(self, held: _Held, number: int, group_id: int) -> None:
+        """Have the replica of a partition that this node is to have, and no other."""
+        assignment = self._catalogue.assignment(group_id)
+        replica = assignment.replica_on(self._groups.node_id) if assignment is not None else None
+        former = held.replicas.get(number)
+        if former is not None and (replica is None or replica.replica != former):
+            self._take_away(held, number, group_id)
+        if assignment is None or replica is None or number in held.replicas:
+            return
+        log = self._groups.log_of(group_id, replica.replica)
+        partition = held.partitions[number] = Partition(self._context, held.topic, number, log)
+        held.replicas[number] = replica.replica
+        self._by_group[group_id] = partition
+        eager = assignment.preferred == self._groups.node_id
+        members = founding_members(assignment, replica)
+        await self._groups.open(group_id, replica.replica, partition, members, eager=eager)
+
+    def _is_gone(self, group_id: int, replica: int) -> bool:
+        """The replica that has a log here is neither wanted nor on its way out, for certain."""
+        assignment = self._catalogue.assignment(group_id)
+        if replica == FOUNDER and assignment is not None:
+            replica = assignment.founder_on(self._groups.node_id)
+            return replica != 0 and self._catalogue.replica_is_gone(group_id, replica)
+        return self._catalogue.replica_is_gone(group_id, replica)
+
+    def _drop_gone(self, group_id: int) -> None:
+        """The data of replicas goes that are neither wanted nor on their way out."""
+        for replica in self._groups.replicas_of(group_id):
+            if self._is_gone(group_id, replica):
+                self._groups.drop(group_id, replica)
+
+    def _take_away(self, held: _Held, number: int, group_id: int) -> None:
+        """The partition was moved to other nodes, or this one has another replica of it now."""
+        del held.replicas[number]
+        del self._by_group[group_id]
+        self.past.add(held.partitions[number].traffic)
+        held.partitions.pop(number).close(
+            NotLeader(
+                f"{held.topic.name}/{number} was moved to another node; nothing was done; ask again", leader=0
+            )
+        )
+        self._groups.leave(group_id)
+        self._drop_gone(group_id)
+
+    async def _open_coordinator(self, topic: Topic) -> None:
+        assignment = self._catalogue.assignment(topic.groups[0])
+        replica = assignment.replica_on(self._groups.node_id) if assignment is not None else None
+        if assignment is None or replica is None or self._coordinator_opened:
+            return
+        self._coordinator_opened = True
+        eager = assignment.preferred == self._groups.node_id
+        members = founding_members(assignment, replica)
+        await self._groups.open(topic.groups[0], replica.replica, self._coordinator, members, eager=eager)
+
     async def _settle(self, held: _Held) -> None:
-        for partition in held.partitions:
+        for partition in list(held.partitions.values()):
             await partition.settled.wait()
         held.ready.set()
 
     def _close(self, topic: Topic) -> None:
         """Everyone who waits is answered, then the data goes."""
         held = self._held.pop(topic.topic_id, None)
-        for partition in held.partitions if held is not None else ():
+        for partition in list(held.partitions.values()) if held is not None else ():
+            self.past.add(partition.traffic)
             partition.close(_deleted(topic))
         for group_id in topic.groups:
             self._by_group.pop(group_id, None)
-            self._groups.drop(group_id)
+            self._drop_gone(group_id)
             for told in self.on_closed:
                 told(group_id)
         if held is not None:
@@ -253,10 +336,9 @@ class Replicas:
         await self._node_started(node, incarnation + 1)
 
     async def _node_started(self, node: int, incarnation: int) -> None:
-        for number, held in enumerate(list(self._held.values())):
-            for partition in held.partitions:
-                if partition.holds_leases:
-                    partition.post(NodeStarted(node, incarnation), always=True)
+        for number, partition in enumerate(self.all_partitions()):
+            if partition.holds_leases and not partition.stopped:
+                partition.post(NodeStarted(node, incarnation), always=True)
             if number % OPEN_SLICE_TOPICS == 0:
                 await trio.lowlevel.checkpoint()
 

@@ -1,6 +1,7 @@
 """The broker's process: from settings to a node that serves, and back to a clean end.
 
-    settings ──> process set-up (files, allocator, log) ──> Node.open ──> gateway ──> ready file ──> signal ──> end
+    settings ──> process set-up (files, allocator, log) ──> HTTP ──> Node.open ──> gateway ──> ready file
+                                                       signal ──> gateway ends ──> node ends ──> HTTP ends
 
 The server's packages lie in plait/_server in an installed Plait and in the repository's root in a checkout;
 only this process has that folder on its path.
@@ -14,14 +15,18 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from plait.cli import exits
-from plait.settings import Settings, SettingsError, parse_address, parse_peers
+from plait.settings import Settings, SettingsError, http_address, parse_address, parse_nodes
+from plait.wire.addresses import PORT_MAX, join_address
 
 if TYPE_CHECKING:
+    from node.health import Health
+    from node.metrics import Metrics
     from node.node import Node, NodeSettings
     from replication.environment import Environment
 
@@ -47,22 +52,33 @@ EVERYWHERE = ("0.0.0.0", "::")
 """Hosts to listen on that nobody can be sent to."""
 
 Address = tuple[str, int]
+HTTP = "http"
+"""How an error says that it is about the address of the pages."""
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbours:
-    """The cluster that this node is of."""
+class Addresses:
+    """Where this node listens, where it is reached, and which other nodes it looks for."""
 
-    nodes: Mapping[int, Address]
-    listen: Address
-    native: Address | None
-    """What clients are told who are sent here; None: nothing that would help them."""
+    native: Address
+    native_told: Address | None
+    """What clients and other nodes are told; None: nothing that would help them."""
+    peer: Address
+    peer_told: Address | None
+    http: Address | None
+    """Where health, readiness and metrics are served; None: nowhere."""
+    alone: bool
+    """It neither founds a cluster with others nor joins one: it may go without what it was not told."""
+    initial: Mapping[int, Address] | None
+    """By the ids that they get."""
+    node_id: int
+    join: Sequence[Address]
 
 
 def serve(settings: Settings) -> int:
     """Run a broker until it gets SIGTERM or SIGINT. Returns the process's exit code."""
     try:
-        address, neighbours = _checked(settings)
+        addresses = find_addresses(settings)
     except SettingsError as error:
         exits.complain(str(error))
         return exits.USAGE
@@ -71,30 +87,72 @@ def serve(settings: Settings) -> int:
     _set_up_allocator()
     _raise_file_limit()
     profile = os.environ.get(PROFILE_VARIABLE, "")
-    return (
-        _run_profiled(settings, address, neighbours, profile) if profile else _run(settings, address, neighbours)
+    return _run_profiled(settings, addresses, profile) if profile else _run(settings, addresses)
+
+
+def find_addresses(settings: Settings) -> Addresses:
+    """What the settings say about addresses, put together. Raises SettingsError."""
+    native = _parsed("native", settings.native)
+    native_told = _told("advertise_native", settings.advertise_native, native)
+    peer = _parsed("peer", settings.peer) if settings.peer else _beside(native)
+    peer_told = _told("advertise_peer", settings.advertise_peer, peer)
+    initial = _parsed_nodes("initial", settings.initial)
+    join = _parsed_nodes("join", settings.join)
+    if initial and join:
+        raise SettingsError(
+            "settings initial and join: a node founds a cluster with others, or joins one; say one"
+        )
+    if (initial or join) and (peer_told is None or peer_told[1] == 0):
+        raise SettingsError("setting advertise_peer: say where the other nodes reach this one, as HOST:PORT")
+    if initial and peer_told not in initial:
+        initial, join = [], initial
+    return Addresses(
+        native,
+        native_told,
+        peer,
+        peer_told,
+        _http(settings.http, native),
+        not initial and not join,
+        dict(enumerate(initial, start=1)) if initial else None,
+        initial.index(peer_told) + 1 if initial and peer_told is not None else 1,
+        join,
     )
 
 
-def _checked(settings: Settings) -> tuple[Address, Neighbours | None]:
-    """Where clients are served, and the cluster. Raises SettingsError."""
-    setting = "native"
+def _parsed(setting: str, text: str) -> Address:
     try:
-        address = parse_address(settings.native)
-        if not settings.peers:
-            return address, None
-        if address[1] == 0:
-            raise SettingsError("name a port: the other nodes tell clients where this one is")
-        setting = "peers"
-        nodes = parse_peers(settings.peers, settings.node_id)
-        setting = "peer_listen"
-        listen = parse_address(settings.peer_listen) if settings.peer_listen else nodes[settings.node_id]
+        return parse_address(text)
     except SettingsError as error:
         raise SettingsError(f"setting {setting}: {error}") from None
-    return address, Neighbours(nodes, listen, None if address[0] in EVERYWHERE else address)
 
 
-def _run(settings: Settings, address: Address, neighbours: Neighbours | None) -> int:
+def _http(text: str, native: Address) -> Address | None:
+    try:
+        return http_address(text, native)
+    except SettingsError as error:
+        raise SettingsError(f"setting http: {error}") from None
+
+
+def _parsed_nodes(setting: str, text: str) -> list[Address]:
+    try:
+        return parse_nodes(text) if text else []
+    except SettingsError as error:
+        raise SettingsError(f"setting {setting}: {error}") from None
+
+
+def _told(setting: str, text: str, listen: Address) -> Address | None:
+    if text:
+        return _parsed(setting, text)
+    return None if listen[0] in EVERYWHERE else listen
+
+
+def _beside(native: Address) -> Address:
+    """The address for other nodes, when none is named."""
+    host, port = native
+    return host, port + 1 if 0 < port < PORT_MAX else 0
+
+
+def _run(settings: Settings, addresses: Addresses) -> int:
     # structlog takes rich along for coloured tracebacks when it is there: 45 ms of the start, never used here
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None is how a module is barred
     import trio
@@ -106,7 +164,7 @@ def _run(settings: Settings, address: Address, neighbours: Neighbours | None) ->
     expected = (OSError, PlaitError, StorageFailed, StorageLocked)
     logs.set_up(settings.log.format, settings.log.level)
     try:
-        trio.run(_serve, settings, address, neighbours)
+        trio.run(_serve, settings, addresses)
     except KeyboardInterrupt:  # before the loop ran
         return exits.INTERRUPTED
     except (*expected, BaseExceptionGroup) as error:
@@ -122,28 +180,37 @@ def _run(settings: Settings, address: Address, neighbours: Neighbours | None) ->
     return exits.DONE
 
 
-async def _serve(settings: Settings, address: Address, neighbours: Neighbours | None) -> None:
+async def _serve(settings: Settings, addresses: Addresses) -> None:
     import trio
 
+    from gateways.native import figures
     from gateways.native.limits import GatewayLimits
     from gateways.native.server import NativeGateway
+    from node.health import STOPPING, Health
+    from node.metrics import Metrics
     from replication.real import real_environment
 
+    health = Health()
     _withdraw_ready_file(settings)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             environment = real_environment(settings.data, nursery)
-            node = await _open(environment, _node_settings(settings, neighbours), signals)
+            metrics = Metrics(environment, health)
+            http = await _open_http(environment, settings, addresses, metrics)
+            node = await _open(environment, _node_settings(settings, addresses), health, signals)
             if node is None:
                 nursery.cancel_scope.cancel()
                 return
             limits = GatewayLimits(connections_max=settings.connections_max)
-            gateway = NativeGateway(environment, node.broker, *address, limits)
-            native = _joined(*await gateway.start())
+            gateway = NativeGateway(environment, node.broker, *addresses.native, limits)
+            native = join_address(*await gateway.start())
             nursery.start_soon(gateway.run, name="native gateway")
+            metrics.node = node
+            metrics.sources.append(partial(figures.put, counters=gateway.counters))
             _settle_down()
-            _announce(settings, node, native)
+            _announce(settings, node, native, http)
             await anext(signals)
+            health.stage = STOPPING
             nursery.start_soon(_end_at_once_when_asked_again, signals)
             _withdraw_ready_file(settings)
             await gateway.stop()
@@ -151,7 +218,38 @@ async def _serve(settings: Settings, address: Address, neighbours: Neighbours | 
             nursery.cancel_scope.cancel()
 
 
-async def _open(environment: Environment, settings: NodeSettings, signals: AsyncIterator[int]) -> Node | None:
+async def _open_http(environment: Environment, settings: Settings, addresses: Addresses, metrics: Metrics) -> str:
+    """Serve the pages from now on; their address, "" for nowhere. Raises OSError.
+
+    A broker that runs alone and was not told where goes without them where the place is taken.
+    """
+    import structlog
+
+    address = addresses.http
+    if address is None:
+        return ""
+    from gateways.http.pages import Pages
+    from gateways.http.server import HttpGateway
+
+    gateway = HttpGateway(environment, Pages(metrics.health, metrics.scrape), *address)
+    try:
+        listening = await gateway.start()
+    except OSError as error:
+        where = join_address(*address)
+        if settings.http or not addresses.alone:
+            raise OSError(error.errno, error.strerror, HTTP, None, where) from error
+        _logger = structlog.get_logger("plait.serve")
+        _logger.warning(
+            "no health, readiness or metrics pages", address=where, why=error.strerror, setting="--http"
+        )
+        return ""
+    environment.tasks.spawn("http gateway", gateway.run)
+    return join_address(*listening)
+
+
+async def _open(
+    environment: Environment, settings: NodeSettings, health: Health, signals: AsyncIterator[int]
+) -> Node | None:
     """The node, when it serves: one of a cluster may wait for the others. None: it was told to end before."""
     import trio
 
@@ -165,7 +263,7 @@ async def _open(environment: Environment, settings: NodeSettings, signals: Async
 
     async with trio.open_nursery() as opening:
         opening.start_soon(end_when_asked)
-        node = await Node.open(environment, settings)
+        node = await Node.open(environment, settings, health)
         opening.cancel_scope.cancel()
     return node
 
@@ -176,7 +274,8 @@ async def _end_at_once_when_asked_again(signals: AsyncIterator[int]) -> None:
             raise KeyboardInterrupt
 
 
-def _node_settings(settings: Settings, neighbours: Neighbours | None) -> NodeSettings:
+def _node_settings(settings: Settings, addresses: Addresses) -> NodeSettings:
+    from node.controller import ControllerSettings
     from node.node import NodeSettings
     from plait.wire.batch import MAX_BATCH_BYTES, BatchLimits
     from replication.storage.settings import StorageSettings
@@ -190,15 +289,20 @@ def _node_settings(settings: Settings, neighbours: Neighbours | None) -> NodeSet
             low_space_bytes=low,
             critical_space_bytes=low * CRITICAL_SPACE_PERCENT // 100,
         ),
-        name=f"node-{settings.node_id}" if neighbours is not None else "plait",
-        node_id=settings.node_id if neighbours is not None else 1,
-        initial=neighbours.nodes if neighbours is not None else None,
-        peer_listen=neighbours.listen if neighbours is not None else None,
-        native=neighbours.native if neighbours is not None else None,
+        name=settings.name,
+        node_id=addresses.node_id,
+        initial=addresses.initial,
+        join=addresses.join,
+        peer_listen=addresses.peer,
+        peer_optional=addresses.alone and not settings.peer,
+        peer=addresses.peer_told if addresses.peer_told is not None and addresses.peer_told[1] else None,
+        native=addresses.native_told if addresses.native_told is not None and addresses.native_told[1] else None,
+        rack=settings.rack,
+        controller=ControllerSettings(dead_after_ms=settings.dead_after_s * 1_000),
     )
 
 
-def _announce(settings: Settings, node: Node, native: str) -> None:
+def _announce(settings: Settings, node: Node, native: str, http: str) -> None:
     """Tell whoever waits for it that clients are welcome: the ready file, and a few lines for people."""
     import msgspec
 
@@ -207,7 +311,14 @@ def _announce(settings: Settings, node: Node, native: str) -> None:
     data = os.path.abspath(settings.data)
     cluster_id, node_id = node.broker.cluster_id, node.broker.node_id
     if settings.ready_file:
-        facts = {"pid": os.getpid(), "native": native, "cluster_id": cluster_id, "node_id": node_id, "data": data}
+        facts = {
+            "pid": os.getpid(),
+            "native": native,
+            "http": http,
+            "cluster_id": cluster_id,
+            "node_id": node_id,
+            "data": data,
+        }
         draft = f"{settings.ready_file}.{os.getpid()}.tmp"
         with open(draft, "wb") as file:
             file.write(msgspec.json.encode(facts))
@@ -215,7 +326,7 @@ def _announce(settings: Settings, node: Node, native: str) -> None:
     if settings.log.format == "console":
         print(
             f"Plait {__version__} is ready: node {node_id} of cluster {cluster_id}\n"
-            f"  native  {native}\n  data    {data}\nStop it with Ctrl-C.",
+            f"  native  {native}\n  http    {http or 'none'}\n  data    {data}\nStop it with Ctrl-C.",
             file=sys.stderr,
             flush=True,
         )
@@ -259,12 +370,12 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _run_profiled(settings: Settings, address: Address, neighbours: Neighbours | None, file: str) -> int:
+def _run_profiled(settings: Settings, addresses: Addresses, file: str) -> int:
     import cProfile
 
     profile = cProfile.Profile()
     try:
-        return profile.runcall(_run, settings, address, neighbours)
+        return profile.runcall(_run, settings, addresses)
     finally:
         profile.dump_stats(file)
 
@@ -282,7 +393,9 @@ def _explained(error: BaseException, settings: Settings) -> str:
     """One line: what happened, and what to do."""
     if not isinstance(error, OSError):
         return f"{os.path.abspath(settings.data)}: {error}"
-    where, flag = (error.filename2, "--peers") if error.filename2 else (settings.native, "--native")
+    where, flag = settings.native, "--native"
+    if error.filename2:
+        where, flag = error.filename2, "--http" if error.filename == HTTP else "--peer"
     if error.errno == errno.EADDRINUSE:
         return f"{where} is in use by another program; choose another address with {flag}"
     if error.errno in (errno.EADDRNOTAVAIL, errno.EACCES) and (error.filename2 or not error.filename):
@@ -290,7 +403,3 @@ def _explained(error: BaseException, settings: Settings) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
         return f"cannot use {error.filename or settings.data}: {error.strerror}; choose a folder with --data"
     return f"stopped by the machine: {error}"
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

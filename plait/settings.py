@@ -16,11 +16,18 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
+from plait.wire.addresses import PORT_MAX, split_address
+
 VARIABLE_PREFIX = "PLAIT_"
 VARIABLES_OF_OTHERS = frozenset({"CONFIG", "SERVER", "NAMESPACE", "PROFILE"})
 """PLAIT_ variables that are no settings of the broker: the config file's place, and the command line's own."""
 SERVICE_LINK = re.compile(r"PLAIT(_.*)?_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_\d+_(TCP|UDP)(_.*)?)")
 """Variables that Kubernetes and Docker set for a service that is called "plait": they are nobody's mistake."""
+
+OFF = "off"
+"""In place of an address: not at all."""
+HTTP_ABOVE_NATIVE = 2
+"""Where pages are served unless they are told where: so many ports above native's."""
 
 SIZE_UNITS = {"": 1, "B": 1, "KB": 10**3, "KIB": 2**10, "MB": 10**6, "MIB": 2**20, "GB": 10**9, "GIB": 2**30}
 SIZE = re.compile(r"\s*(\d+)\s*([A-Za-z]*)\s*")
@@ -83,19 +90,67 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             extra={"shape": "FILE"},
         ),
     ] = ""
-    node_id: Annotated[int, Meta(ge=1, le=2**31 - 1, description="Which of the nodes of --peers this one is")] = 1
-    peers: Annotated[
+    advertise_native: Annotated[
         str,
         Meta(
-            description="All nodes of the cluster, this one too, and where they reach each other; the same on all "
-            "of them. Empty: this broker runs alone",
-            extra={"shape": "ID=HOST:PORT,..."},
+            description="Where clients reach this node, if not where --native listens",
+            extra={"shape": "HOST:PORT"},
         ),
     ] = ""
-    peer_listen: Annotated[
+    peer: Annotated[
         str,
         Meta(
-            description="Where this node listens for the others, if not where --peers says that it is reached",
+            description="Where this node listens for other nodes. Empty: native's host, the next port",
+            extra={"shape": "HOST:PORT"},
+        ),
+    ] = ""
+    advertise_peer: Annotated[
+        str,
+        Meta(
+            description="Where other nodes reach this one, if not where --peer listens",
+            extra={"shape": "HOST:PORT"},
+        ),
+    ] = ""
+    join: Annotated[
+        str,
+        Meta(
+            description="Nodes of a cluster (their --advertise-peer) that a node with an empty data directory "
+            "joins; one that answers is enough",
+            extra={"shape": "HOST:PORT,..."},
+        ),
+    ] = ""
+    initial: Annotated[
+        str,
+        Meta(
+            description="The nodes that found a cluster together (their --advertise-peer, this one's too), the "
+            "same on all of them. A node that is not among them joins them",
+            extra={"shape": "HOST:PORT,..."},
+        ),
+    ] = ""
+    name: Annotated[
+        str, Meta(description="What this node is called. Empty: node- and its number", extra={"shape": "NAME"})
+    ] = ""
+    rack: Annotated[
+        str,
+        Meta(
+            description="Where this node stands (rack, zone): the replicas of a partition are spread over them",
+            extra={"shape": "NAME"},
+        ),
+    ] = ""
+    dead_after_s: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=7 * 86_400,
+            description="A node that is silent for so long is dead: others take over what it has",
+            extra={"unit": "seconds", "shape": "N"},
+        ),
+    ] = 300
+    http: Annotated[
+        str,
+        Meta(
+            description="Where /healthz, /readyz and /metrics are served; empty: two ports above native's; "
+            '"off": nowhere',
             extra={"shape": "HOST:PORT"},
         ),
     ] = ""
@@ -289,30 +344,38 @@ def format_size(size_bytes: int) -> str:
 
 def parse_address(text: str) -> tuple[str, int]:
     """(host, port) from HOST:PORT, [IPV6]:PORT or :PORT (loopback). Raises SettingsError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise SettingsError(f"{text!r} is not an address: write HOST:PORT, such as 127.0.0.1:4150")
-    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+    try:
+        host, port = split_address(text)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    return host or "127.0.0.1", port
 
 
-def parse_peers(text: str, node_id: int) -> dict[int, tuple[str, int]]:
-    """{node id: (host, port)} from "1=HOST:PORT,2=HOST:PORT,..."; `node_id` must be among them.
+def http_address(http: str, native: tuple[str, int]) -> tuple[str, int] | None:
+    """Where pages are served: as named, or two ports above native's (any free one where that is). None: nowhere.
 
     Raises SettingsError.
     """
-    found: dict[int, tuple[str, int]] = {}
+    if http == OFF:
+        return None
+    if http:
+        return parse_address(http)
+    host, port = native
+    if not port:
+        return host, 0
+    return (host, port + HTTP_ABOVE_NATIVE) if port + HTTP_ABOVE_NATIVE <= PORT_MAX else None
+
+
+def parse_nodes(text: str) -> list[tuple[str, int]]:
+    """(host, port) of each node in "HOST:PORT,HOST:PORT,...". Raises SettingsError."""
+    found: list[tuple[str, int]] = []
     for part in text.split(","):
-        number, equals, address = part.strip().partition("=")
-        if not equals or not number.isascii() or not number.isdigit() or int(number) < 1:
-            raise SettingsError(f"{part.strip()!r} is not a node: write ID=HOST:PORT, such as 1=10.0.0.1:4151")
-        if int(number) in found:
-            raise SettingsError(f"node {number} is named twice")
-        found[int(number)] = parse_address(address)
-        if found[int(number)][1] == 0:
-            raise SettingsError(f"{part.strip()!r} names no port: the other nodes could not find it")
-    if node_id not in found:
-        known = ", ".join(str(node) for node in sorted(found))
-        raise SettingsError(f"node {node_id} is not among the nodes {known}: name it, or say which one this is")
+        address = parse_address(part.strip())
+        if address[1] == 0:
+            raise SettingsError(f"{part.strip()!r} names no port: nobody could find that node")
+        if address in found:
+            raise SettingsError(f"{part.strip()} is named twice")
+        found.append(address)
     return found
 
 

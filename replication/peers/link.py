@@ -44,7 +44,6 @@ from replication.peers.protocol import (
     seal,
     unseal,
 )
-from replication.peers.runs import Runs
 from replication.peers.settings import PeerSettings
 from replication.raft.messages import Append, Message
 
@@ -63,7 +62,6 @@ class Household(Protocol):
     process: int
     settings: PeerSettings
     counters: Counters
-    runs: Runs
 
     def seen(self, node: int) -> Life:
         """The last life of that node that was seen."""
@@ -202,13 +200,21 @@ class PeerLink(Actor):
         if self.connections[connection.kind] is connection:
             self._drop(connection.kind)
 
+    def bytes_now(self) -> tuple[int, int]:
+        """(sent, received) on the connections that stand."""
+        standing = [connection for connection in self.connections.values() if connection is not None]
+        return sum(each.bytes_sent for each in standing), sum(each.bytes_received for each in standing)
+
     def _drop(self, kind: str) -> None:
         """The connection of this kind is none any more; what was under way on it may be lost."""
         connection = self.connections[kind]
         if connection is None:
             return
         self.connections[kind] = None
-        self._household.counters.connections_lost += 1
+        counters = self._household.counters
+        counters.connections_lost += 1
+        counters.bytes_sent += connection.bytes_sent
+        counters.bytes_received += connection.bytes_received
         connection.close()
         if kind == BULK:
             self._channels.reset()
@@ -257,13 +263,11 @@ class PeerLink(Actor):
         if not beat and not batch:
             return None
         household = self._household
-        if beat:
-            household.runs.forget()
         words: list[Any] = [self._rounds.speak().words() if beat else None]
         parts: list[Buffer] = []
         for group, message in batch:
             try:
-                words.append(encode_message(group, message, parts, household.runs))
+                words.append(encode_message(group, message, parts))
             except ValueError as error:
                 _logger.error("message cannot be sent", group=group, node=self.node, error=str(error))
             if type(message) is Append:

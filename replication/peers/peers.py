@@ -22,6 +22,7 @@ from replication.peers.campaigns import Campaigns
 from replication.peers.channels import Answer, Heard
 from replication.peers.connection import Connection, next_word, say_no
 from replication.peers.counters import Counters
+from replication.peers.joining import Join, Joined, is_join, read_join
 from replication.peers.line import Line
 from replication.peers.link import NS_PER_MS, PeerLink
 from replication.peers.lives import Life
@@ -38,7 +39,6 @@ from replication.peers.protocol import (
     read_confirm,
     read_hello,
 )
-from replication.peers.runs import Runs
 from replication.peers.settings import PeerSettings
 from replication.raft.messages import Message
 
@@ -63,7 +63,6 @@ class Peers:
         self.identity = identity
         self.settings = settings or PeerSettings()
         self.counters = Counters()
-        self.runs = Runs()
         self.process = environment.random.getrandbits(PROCESS_BITS)
         self.lives: dict[int, Life] = {}
         """The last life seen of each node; whoever keeps it over restarts fills it in first."""
@@ -73,6 +72,8 @@ class Peers:
         """Whether nodes are turned away to which no link was asked for."""
         self.on_outlived: Callable[[str], None] = lambda sentence: None
         """Called with the sentence when a node that was dialled says that this one's disk is an older one."""
+        self.let_in: Callable[[Join], Awaitable[Joined]] = _let_nobody_in
+        """Awaited for whoever has no id yet, and wants to be a node of this cluster. Raises Refusal."""
         self.on_node: list[Callable[[int, bool], None]] = []
         """Called with every node that comes up or goes down, in the moment in which that is seen."""
         self.refusals: dict[int, str] = {}
@@ -144,6 +145,19 @@ class Peers:
         """The link to a node, for a look at it. Raises KeyError for a node that is not known."""
         return self._links[node_id]
 
+    def nodes_known(self) -> list[int]:
+        """The nodes to which there is a link, up or not, in order."""
+        return sorted(self._links)
+
+    def bytes_total(self) -> tuple[int, int]:
+        """(sent, received) since the start, on all connections."""
+        now = [link.bytes_now() for link in self._links.values()]
+        counters = self.counters
+        return (
+            counters.bytes_sent + sum(sent for sent, _ in now),
+            counters.bytes_received + sum(received for _, received in now),
+        )
+
     @property
     def knocking(self) -> int:
         """Connections that have not said who they are yet."""
@@ -197,7 +211,9 @@ class Peers:
 
         Either way it has a place then, until `campaign_over`, or until `campaign_ms` have passed.
         """
-        return self._line.may_start(group, turn)
+        may = self._line.may_start(group, turn)
+        self.counters.campaigns += may
+        return may
 
     def campaign_over(self, group: int) -> None:
         """The group knows a leader, leads, or gave up: it neither needs its place nor stands in line."""
@@ -341,7 +357,12 @@ class Peers:
     async def _shake_hands(self, stream: trio.abc.Stream) -> tuple[PeerLink, Connection] | None:
         hearing = Hearing()
         try:
-            hello = read_hello(await next_word(stream, hearing))
+            word = await next_word(stream, hearing)
+            if is_join(word):
+                joined = await self.let_in(read_join(word))
+                await stream.send_all(joined.encode())
+                return None
+            hello = read_hello(word)
             version = self._judge(hello)
             await self.meet(hello.identity)
             await self._welcome(stream, hello, version, hearing)
@@ -413,6 +434,10 @@ class Peers:
         if found is None:
             found = self._sleepers[node] = (Sleepers(), Sleepers())
         return found
+
+
+async def _let_nobody_in(join: Join) -> Joined:
+    raise Refusal("busy", "this node is not a member of its cluster yet: ask again, or another one")
 
 
 async def _keep_nothing(node: int, life: Life) -> None:

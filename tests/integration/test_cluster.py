@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ async def test_a_node_that_was_away_finds_what_was_created_and_loses_what_was_de
         groups = cluster.node(1).metadata.catalogue.topic("old").groups  # type: ignore[union-attr]
         away = next(node for node in cluster.nodes if not node.metadata.replica.ready)
         away_id = _id(away)
-        await until(lambda: set(groups) <= set(away.store.groups()))
+        await until(lambda: all(away.groups.replicas_of(group) for group in groups))
         await cluster.kill(away_id)
         leader = await cluster.leader()
         await patiently(lambda: leader.broker.create("topic", "new", {}))
@@ -94,7 +95,7 @@ async def test_a_node_that_was_away_finds_what_was_created_and_loses_what_was_de
         await cluster.start(away_id)
         back = cluster.node(away_id)
         await until(lambda: back.metadata.catalogue.topic("new") is not None)
-        await until(lambda: not set(groups) & set(back.store.groups()))
+        await until(lambda: not any(back.groups.replicas_of(group) for group in groups))
         await cluster.agreed("new")
 
 
@@ -117,7 +118,7 @@ async def test_a_node_that_was_away_for_long_is_given_a_snapshot(tmp_path: Path)
             if number % 10:
                 item = inbox.items[-1]
                 await attachment.settle(0, "ack", 0, [(item[1], item[2], item[2])]).wait()
-        log = leader.store.log(cluster.replica(_id(leader), "jobs").group.group)
+        log = cluster.log(_id(leader), "jobs")
         await until(lambda: log.snapshot_index > 60)
         await cluster.start(away_id)
         await cluster.agreed("jobs")
@@ -134,19 +135,21 @@ async def test_a_node_that_was_away_for_long_is_given_a_snapshot(tmp_path: Path)
 async def test_a_cluster_starts_again_when_all_nodes_were_down(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         await patiently(lambda: cluster.node(1).broker.create("topic", "events", {"partitions": 3}))
-        leader = await cluster.leader("events")
+        leader = cluster.node(1)
         for number in range(30):
-            await leader.broker.publish("events", number % 3, batch_of(b"%d" % number), "c").wait()
+            publish = partial(leader.broker.publish, "events", number % 3, batch_of(b"%d" % number), "c")
+            await patiently(publish)
         await patiently(lambda: leader.broker.commit("billing", "events", [(0, 4)]))
         cluster_id = leader.broker.cluster_id
         for node_id in NODES:
             await cluster.kill(node_id)
         await cluster.start(*NODES)
-        leader = await cluster.leader("events")
+        leader = cluster.node(2)
         assert leader.broker.cluster_id == cluster_id
         assert leader.broker.incarnation == 2
         for partition in range(3):
-            assert (await leader.broker.locate("events", partition, "end").wait()).offset == 10
+            end = await patiently(partial(leader.broker.locate, "events", partition, "end"))
+            assert end.offset == 10
         assert await patiently(lambda: leader.broker.committed("billing", "events")) == [(0, 4)]
         assert (await leader.broker.publish("events", 0, batch_of(b"more"), "c").wait()).base_offset == 10
 
@@ -173,7 +176,7 @@ async def test_a_minority_serves_nothing_and_says_so(tmp_path: Path) -> None:
 
 
 def _id(node: Node) -> int:
-    return node.members.node_id
+    return node.node_id
 
 
 async def _receive(cluster: Cluster, name: str, count: int = 1) -> tuple[Inbox, Attachment]:

@@ -34,8 +34,7 @@ async def fill(cluster: Cluster) -> int:
 
 
 def log_of(cluster: Cluster, node_id: int) -> GroupLog:
-    group = cluster.replica(node_id, "events").group.group
-    return cluster.node(node_id).store.log(group)
+    return cluster.log(node_id, "events")
 
 
 def rot(path: Path, *positions: int) -> None:

@@ -132,11 +132,10 @@ async def test_a_queue_keeps_its_word_through_crashes(tmp_path: Path, seed: int)
             await history.live(node)
     async with running_node(tmp_path) as node:
         left = await history.drain(node.broker)
-        for partitions in node.replicas.all_partitions():
-            for partition in partitions:
-                assert partition.admission.permits_held == partition.admission.waiting == 0
-                assert not partition._proposed
-                assert all(shared.promised.count == 0 for shared in partition.state.shared.values())
+        for partition in node.replicas.all_partitions():
+            assert partition.admission.permits_held == partition.admission.waiting == 0
+            assert not partition._proposed
+            assert all(shared.promised.count == 0 for shared in partition.state.shared.values())
         assert (node.pressure.in_flight_bytes, node.pressure.waiting_bytes) == (0, 0)
     assert not left & history.done, "what is acknowledged never comes again"
     assert set(history.stored) - history.doubtful <= left, "what was answered is there"
@@ -174,7 +173,7 @@ async def test_nothing_is_held_after_a_history_of_full_queues(tmp_path: Path, se
                 attachment.settle(partition, random.choice(["ack", "return"]), 0, [(lease, offset, offset)])
             inbox.items.clear()
         with trio.fail_after(20):
-            while any(is_busy(partition) for held in node.replicas.all_partitions() for partition in held):
+            while any(is_busy(partition) for partition in node.replicas.all_partitions()):
                 for partition, lease, offset, *_ in inbox.items:
                     attachment.settle(partition, "ack", 0, [(lease, offset, offset)])
                 inbox.items.clear()

@@ -74,9 +74,9 @@ async def test_a_publish_outlives_its_leader_and_counts_once(tmp_path: Path) -> 
                     if number == 150:
                         await limiter.acquire_on_behalf_of(cluster)
                         leader = await other_leader(cluster, "events", via)
-                        await cluster.kill(leader.members.node_id)
+                        await cluster.kill(leader.node_id)
                         limiter.release_on_behalf_of(cluster)
-            await cluster.start(leader.members.node_id)
+            await cluster.start(leader.node_id)
         found = await read_all(via.broker, "events")
         assert len(found) == len(values), "none is lost and none is there twice"
         assert sorted(found) == sorted(values)
@@ -99,6 +99,6 @@ async def other_leader(cluster: Cluster, name: str, not_this: Node) -> Node:
     """The node that leads, when it is not this one: leadership is handed on if need be."""
     while (leader := await cluster.leader(name)) is not_this:
         to = next(node for node in cluster.nodes if node is not not_this)
-        group = cluster.replica(leader.members.node_id, name).group
+        group = cluster.replica(leader.node_id, name).group
         await cluster.handed_over(group, to)
     return leader

@@ -44,7 +44,7 @@ async def test_prefetch_bounds_what_is_out_and_pausing_stops_it(tmp_path: Path) 
         attachment.pause()
         await attachment.settle(0, "ack", 0, [(inbox.items[0][1], 0, 1)]).wait()
         leader = await cluster.leader("jobs")
-        await until(lambda: cluster.replica(leader.members.node_id, "jobs").state.shared[""].leased_count == 0)
+        await until(lambda: cluster.replica(leader.node_id, "jobs").state.shared[""].leased_count == 0)
         assert inbox.values == [b"a", b"b"]
         attachment.resume()
         await arrived(inbox, 4)
@@ -60,12 +60,12 @@ async def test_what_a_consumer_holds_stays_its_own_when_the_leader_dies(tmp_path
         await arrived(inbox, 20)
         for _ in range(2):
             leader = await other_leader(cluster, "jobs", via)
-            await cluster.kill(leader.members.node_id)
+            await cluster.kill(leader.node_id)
             lease_id, offset = inbox.items[0][1], inbox.items[0][2]
             await via.broker.publish("jobs", 0, batch_of(b"more"), "c").wait()
             settled = await attachment.settle(0, "extend", 60_000, [(lease_id, offset, offset)]).wait()
             assert (settled.records, settled.lost) == (1, []), "the lease is the same, and is its own"
-            await cluster.start(leader.members.node_id)
+            await cluster.start(leader.node_id)
         await arrived(inbox, 22)
         assert inbox.error is None
         assert [item[2] for item in inbox.items] == list(range(22)), "nothing came twice and nothing was left out"
@@ -114,10 +114,10 @@ async def test_what_consumers_of_a_dead_node_hold_comes_back_when_it_is_given_up
         inbox, _ = await consume(via.broker, "jobs")
         await via.broker.publish("jobs", 0, batch_of(b"a"), "c").wait()
         await arrived(inbox, 1)
-        dead = via.members.node_id
+        dead = via.node_id
         await cluster.kill(dead)
         leader = await cluster.leader("jobs")
-        partition = cluster.replica(leader.members.node_id, "jobs")
+        partition = cluster.replica(leader.node_id, "jobs")
         await until(lambda: not partition.consumers.ids())
         assert partition.state.shared[""].leased_count == 1, "its node may come back"
         await leader.replicas.node_gone(dead)

@@ -19,6 +19,7 @@ from cluster.commands import (
     decode_command,
     encode_command,
 )
+from cluster.nodes import Node
 from plait.wire import errors
 
 
@@ -79,8 +80,8 @@ def test_nothing_works_before_bootstrap():
 def test_a_nodes_incarnation_rises_with_each_start(house):
     assert house.value(RegisterNode(7, "a", 10)).incarnation == 1
     assert house.value(RegisterNode(8, "b", 11)).incarnation == 1
-    assert house.value(RegisterNode(7, "renamed", 12)) == c.Node(7, "renamed", 2, 12)
-    assert [node.node_id for node in house.catalogue.nodes()] == [7, 8]
+    assert house.value(RegisterNode(7, "renamed", 12)) == Node(7, "renamed", 2, 12)
+    assert [node.node_id for node in house.catalogue.nodes()] == [1, 7, 8]
 
 
 @pytest.mark.parametrize("node_id", [0, -1, 2**31])
@@ -177,7 +178,7 @@ def test_a_cluster_has_at_most_so_many_partitions(house, monkeypatch):
 
 def test_a_cluster_has_at_most_so_many_topics_and_nodes(house, monkeypatch):
     monkeypatch.setattr(c, "TOPICS_MAX", 2)
-    monkeypatch.setattr(c, "NODES_MAX", 1)
+    monkeypatch.setattr("cluster.nodes.NODES_MAX", 1)
     house.value(CreateTopic("topic", "a", {}, 1))
     house.refused(CreateTopic("topic", "b", {}, 2), errors.LimitReached)
     house.value(RegisterNode(1, "a", 3))
@@ -194,7 +195,7 @@ def test_listing_knows_kinds(house):
 
 def test_a_start_that_is_registered_twice_changes_nothing_and_an_older_one_is_refused(house):
     first = house.value(RegisterNode(7, "a", 10, 3, "a:4150"))
-    assert first == c.Node(7, "a", 3, 10, "a:4150")
+    assert first == Node(7, "a", 3, 10, "a:4150")
     again = house.do(RegisterNode(7, "a", 11, 3, "a:4150"))
     assert (again.value, again.changed) == (first, False)
     assert house.value(RegisterNode(7, "a", 12, 4, "b:4150")).native == "b:4150"
@@ -256,7 +257,7 @@ def test_commands_survive_their_encoding(command):
         cbor2.dumps([1, 99]),
         cbor2.dumps([1, [], 1]),
         cbor2.dumps([1, 1, "c"]),
-        cbor2.dumps([1, 1, "c", 1, 1]),
+        cbor2.dumps([1, 1, "c", 1, {}, 1]),
         cbor2.dumps([1, 1, "c", True]),
         cbor2.dumps([1, 1, b"c", 1]),
     ],
