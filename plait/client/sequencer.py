@@ -100,8 +100,8 @@ class Sequencer:
         self._next_sequence = 0
         self._gap = False
         self._known = False
-        """The broker has stored a batch under this identity, and refuses what does not follow from then on. Before,
-        it would take any batch for the first one, also one behind a batch that it has just refused."""
+        """The broker has stored a batch under this identity, and refuses what does not follow from then on.
+        Before, it would take any batch for the first one, also one behind a batch that it has just refused."""
 
     @property
     def has_room(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -139,6 +139,17 @@ class Cluster:
         await until(look)
         return found[0]
 
+    async def gathered(self, *names: str) -> Node:
+        """The node that serves all partitions of these, however long that takes to be so."""
+        found: list[Node] = []
+
+        def look() -> bool:
+            found[:] = [node for node in self.nodes if all(_all_led(node, names))]
+            return bool(found)
+
+        await until(look)
+        return found[0]
+
     async def move(self, name: str, to: int = 0) -> Node:
         """Leadership of a topic's first partition goes to another node, which serves it then."""
         leader = await self.leader(name)
@@ -192,6 +203,12 @@ class Cluster:
 def _partitions(node: Node, name: str) -> Mapping[int, Partition] | None:
     topic = node.metadata.catalogue.topic(name)
     return node.replicas.partitions(topic.topic_id) if topic is not None else None
+
+
+def _all_led(node: Node, names: tuple[str, ...]) -> Iterator[bool]:
+    for name in names:
+        partitions = _partitions(node, name)
+        yield partitions is not None and all(partition.failure is None for partition in partitions.values())
 
 
 def _leads(node: Node, name: str, partition: int) -> bool:

@@ -18,11 +18,12 @@ import node.partition
 from node.commanded import CommandedReplica
 from node.consumers import Consumer, Consumers, Grant
 from node.entries import KIND_BATCH, KIND_COMMANDS, Command, decode_commands, read_envelope
-from node.groups import Groups, Replica
+from node.groups import Groups, Machine
 from node.origins import NO_ORIGIN
 from node.partition import Partition
 from node.shared import SharedSubscription
 from replication.machine import Entry
+from replication.raft.membership import Membership
 from replication.transfer import Transfers
 from replication.transfer_rules import TransferSettings
 from tests.sim.cluster.checkers import Broken, GroupChecker
@@ -68,19 +69,21 @@ class ReplicaChecker(GroupChecker):
 class WatchedGroups(Groups):
     """Groups whose replicas and cores are looked at."""
 
-    async def open(self, group_id: int, replica: Replica) -> None:
+    async def open(
+        self, group: int, replica: int, machine: Machine, members: Membership | None, *, eager: bool
+    ) -> None:
         """See Groups."""
         life = LIFE.get()
-        assert isinstance(replica, Partition | CommandedReplica), "there are no others"
-        checker = life.world.checker(group_id)
-        replica.apply = partial(_apply, life, checker, replica, replica.apply)  # type: ignore[method-assign]
-        await super().open(group_id, replica)
-        life.opened(group_id, replica, self.log_of(group_id))
+        assert isinstance(machine, Partition | CommandedReplica), "there are no others"
+        checker = life.world.checker(group)
+        machine.apply = partial(_apply, life, checker, machine, machine.apply)  # type: ignore[method-assign]
+        await super().open(group, replica, machine, members, eager=eager)
+        life.opened(group, machine, self.log_of(group, replica))
 
-    def drop(self, group_id: int) -> None:
+    def leave(self, group: int) -> None:
         """See Groups."""
-        LIFE.get().replicas.pop(group_id, None)
-        super().drop(group_id)
+        LIFE.get().replicas.pop(group, None)
+        super().leave(group)
 
 
 def _apply(
