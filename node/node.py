@@ -55,6 +55,7 @@ from replication.group import Group
 from replication.peers.joining import Join
 from replication.peers.lives import MARK_BITS, Life
 from replication.peers.peers import Peers
+from replication.peers.proof import ClusterKey
 from replication.peers.protocol import Identity
 from replication.peers.settings import PeerSettings
 from replication.raft.membership import Membership
@@ -89,6 +90,8 @@ class NodeSettings:
     native: Address | None = None
     """Where clients reach this node, which other nodes tell them; None: they are not told."""
     rack: str = ""
+    secret: bytes = field(default=b"", repr=False)
+    """What the nodes of the cluster prove to each other that they know; none: nothing is proven."""
     raft: RaftSettings = field(default_factory=RaftSettings)
     peers: PeerSettings = field(default_factory=PeerSettings)
     spread_leaders: bool = True
@@ -109,6 +112,7 @@ class Node:
         self._logger = structlog.get_logger("plait.node")
         self.pressure = NodePressure()
         self.host = Host(environment.clock, self._actor_failed)
+        self._key: ClusterKey | None = None
         self._peer = settings.peer or (settings.initial or {}).get(settings.node_id)
 
     @classmethod
@@ -147,11 +151,13 @@ class Node:
         environment.tasks.spawn("host", self.host.run)
         health.stage = MEETING
         found = await environment.tasks.offload("identity", partial(read_identity, environment.disk))
+        if settings.secret:
+            self._key = await environment.tasks.offload("secret", partial(ClusterKey, settings.secret))
         identity = found or await self._begin()
         self._check(identity)
         self._identity = IdentityFile(environment, identity)
         if found is not None and settings.join:
-            await check_cluster(environment, settings.join, self._introduction(identity))
+            await check_cluster(environment, settings.join, self._introduction(identity), self._key)
         await self._meet_the_others()
         health.peers, health.stage = self.peers, REGISTERING
         await self._open_catalogue()
@@ -176,7 +182,7 @@ class Node:
         disk = environment.random.getrandbits(DISK_BITS) | 1
         if settings.join:
             identity = NodeIdentity(0, disk, 0)
-            joined = await join_cluster(environment, settings.join, self._introduction(identity))
+            joined = await join_cluster(environment, settings.join, self._introduction(identity), self._key)
             addresses = dict(joined.addresses)
             return replace(identity, node_id=joined.node, cluster=joined.cluster, addresses=addresses)
         if settings.initial is not None:
@@ -223,7 +229,7 @@ class Node:
         mark = environment.random.getrandbits(MARK_BITS)
         identity = await self._keep(lambda known: known.started(mark))
         own = Identity(identity.cluster, identity.node_id, identity.starts, identity.past)
-        peers = self.peers = Peers(environment, self.host, own, settings.peers)
+        peers = self.peers = Peers(environment, self.host, own, settings.peers, self._key)
         peers.lives = {node: meeting.life for node, meeting in identity.met.items()}
         peers.keep = self._identity.met
         peers.on_outlived = self._outlived
