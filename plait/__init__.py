@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from plait.wire.errors import RecordTooLarge as RecordTooLarge
     from plait.wire.errors import SequenceOutOfOrder as SequenceOutOfOrder
     from plait.wire.errors import SettingInvalid as SettingInvalid
+    from plait.wire.errors import StaleGeneration as StaleGeneration
     from plait.wire.errors import StorageDamaged as StorageDamaged
     from plait.wire.errors import StorageFull as StorageFull
     from plait.wire.errors import TimedOut as TimedOut
@@ -84,6 +85,7 @@ _HOMES = {
         "RecordTooLarge",
         "SequenceOutOfOrder",
         "SettingInvalid",
+        "StaleGeneration",
         "StorageDamaged",
         "StorageFull",
         "TimedOut",
