@@ -53,7 +53,7 @@ class AcknowledgeAssignment:
 
 
 @dataclass(frozen=True, slots=True)
-class ResizeTopic:
+class TopicGrew:
     """A topic has so many partitions now."""
 
     topic_id: int
@@ -73,13 +73,13 @@ class CommitAsMember:
     """The commit itself, as it goes into the log where there is no group."""
 
 
-GroupCommand = JoinGroup | LeaveGroup | AcknowledgeAssignment | ResizeTopic | CommitAsMember
+GroupCommand = JoinGroup | LeaveGroup | AcknowledgeAssignment | TopicGrew | CommitAsMember
 
 _KINDS: dict[int, tuple[type[GroupCommand], tuple[type, ...]]] = {
     1: (JoinGroup, (str, str, str, list, int, int)),
     2: (LeaveGroup, (str, str, bool, int)),
     3: (AcknowledgeAssignment, (str, str, int, int)),
-    4: (ResizeTopic, (int, int, int)),
+    4: (TopicGrew, (int, int, int)),
     5: (CommitAsMember, (str, str, int, bytes)),
 }
 _NUMBERS = {kind: number for number, (kind, _) in _KINDS.items()}

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import cbor2
 
 from cluster.group_assignment import Place, assign
-from cluster.group_commands import AcknowledgeAssignment, CommitAsMember, JoinGroup, LeaveGroup, ResizeTopic
+from cluster.group_commands import AcknowledgeAssignment, CommitAsMember, JoinGroup, LeaveGroup, TopicGrew
 from plait.wire.errors import LimitReached, StaleGeneration
 
 GROUPS_MAX = 5_000
@@ -148,7 +148,7 @@ class GroupMembership:
             del member.held[place], group.holders[place]
         return self._grant(command.group, group, set(), freed)
 
-    def resize(self, command: ResizeTopic) -> Woken:
+    def resize(self, command: TopicGrew) -> Woken:
         """A topic has more partitions now: they are shared out in every group that reads it."""
         self._passed(command.stamp_ms)
         woken: Woken = []
@@ -215,6 +215,11 @@ class GroupMembership:
         if found is None or member not in found.members:
             return False
         return any(found.targets.get(place) != member for place in found.members[member].held)
+
+    @property
+    def untouched(self) -> bool:
+        """There never was a member."""
+        return self._generation == 0
 
     def group(self, name: str) -> Group | None:
         """A group that has members."""

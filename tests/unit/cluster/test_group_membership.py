@@ -22,7 +22,7 @@ from cluster.group_commands import (
     GroupCommand,
     JoinGroup,
     LeaveGroup,
-    ResizeTopic,
+    TopicGrew,
     decode_group_command,
     encode_group_command,
 )
@@ -116,13 +116,13 @@ def test_new_partitions_are_shared_out_and_a_topic_that_is_gone_leaves() -> None
     join(machine, "ann", BOTH)
     join(machine, "ben", BOTH)
     acknowledge(machine, "ann")
-    assert {member for _, member in machine.resize(ResizeTopic(1, 9, 1))} == {"ann", "ben"}
+    assert {member for _, member in machine.resize(TopicGrew(1, 9, 1))} == {"ann", "ben"}
     told = [machine.assigned(G, member).partitions for member in ("ann", "ben")]
     assert sorted(len(each) for each in told) == [5, 6]
     machine.forget_topic(1)
     left = [place for member in ("ann", "ben") for place in machine.assigned(G, member).partitions]
     assert {place for place in left if place[0] == 1} == set()
-    assert machine.resize(ResizeTopic(1, 12, 1)) == []
+    assert machine.resize(TopicGrew(1, 12, 1)) == []
     assert machine.topics() == {2: 2}
 
 
@@ -150,7 +150,7 @@ def test_members_and_groups_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
         JoinGroup(G, "ann", "größe", BOTH, 1_000, 5),
         LeaveGroup(G, "ann", True, 5),
         AcknowledgeAssignment(G, "ann", 7, 5),
-        ResizeTopic(3, 4, 5),
+        TopicGrew(3, 4, 5),
         CommitAsMember(G, "ann", 7, b"\x01commit"),
     ],
 )
@@ -225,7 +225,7 @@ class Groups(RuleBasedStateMachine):
     def grows(self, topic: int, more: int) -> None:
         if topic in self.topics:
             self.topics[topic] += more
-            self.machine.resize(ResizeTopic(topic, self.topics[topic], self.time()))
+            self.machine.resize(TopicGrew(topic, self.topics[topic], self.time()))
 
     @precondition(lambda self: 2 in self.topics and len(self.clients) > 2)
     @rule()
