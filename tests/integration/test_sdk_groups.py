@@ -187,11 +187,13 @@ async def test_a_partition_is_handed_over_when_the_message_in_hand_is_processed(
                     seen.append(await anext(first))
                 mine = [message.offset for message in seen if message.partition == moving]
                 await until(lambda: second.assigned == [moving])
+                await topic.publish(b"more", partition=moving)
                 message = await anext(second)
                 assert message.partition == moving
                 assert message.offset == (mine[-1] + 1 if mine else 0)
                 alone = topic.subscribe("billing", auto_commit_s=None)
-                await anext(alone)
+                with anyio.fail_after(WAIT_S):
+                    await anext(alone)
                 with pytest.raises(plait.StaleGeneration):  # it is read by a group
                     await alone.commit()
                 await alone.aclose()
