@@ -18,7 +18,7 @@ from hashlib import sha256
 
 import structlog
 
-from cluster.catalogue import METADATA_GROUP, Result, first_voters
+from cluster.catalogue import COORDINATORS, METADATA_GROUP, Result, first_voters
 from cluster.commands import Bootstrap, RegisterNode, ResizeTopic, WentOver
 from cluster.features import FEATURES
 from cluster.limits import NodePressure
@@ -285,7 +285,7 @@ class Node:
     async def _open_catalogue(self) -> None:
         settings, environment, identity = self._settings, self._environment, self._identity.identity
         founders = dict(identity.founders)
-        founding = Bootstrap(identity.cluster_id, 0, founders) if founders else None
+        founding = Bootstrap(identity.cluster_id, 0, founders, COORDINATORS) if founders else None
         metadata = self.metadata = Metadata(self.host, environment, identity.node_id, founding, self.peers)
         self.health.metadata = metadata
         self.groups = Groups(environment, self.host, self.store, identity.node_id, settings.raft, self.peers)
