@@ -30,6 +30,7 @@ from node.departures import Departures
 from node.door import Door
 from node.founding import Founding
 from node.groups import Groups
+from node.handover import Handover
 from node.health import MEETING, OPENING, REGISTERING, SERVING, Health
 from node.hosting import Hosting
 from node.identity import DISK_BITS, FILES, IdentityFile, NodeIdentity, read_identity
@@ -134,6 +135,11 @@ class Node:
     def node_id(self) -> int:
         """Its id in the cluster."""
         return self._identity.identity.node_id
+
+    async def hand_over(self) -> None:
+        """Give what is led here to other nodes, as far as they can take it; the first step of an orderly end."""
+        self._leading.stop()
+        await self.handover.run()
 
     async def close(self) -> None:
         """End in an orderly way: everyone who waits is answered, the log is sealed."""
@@ -326,7 +332,8 @@ class Node:
         host, metadata, is_up = self.host, self.metadata, self.peers.is_up
         catalogue = metadata.catalogue
         self._moving = Moving(host, catalogue, self.node_id, metadata.ask)
-        self._leading = Leading(host, catalogue, self.node_id, is_up)
+        self.handover = Handover(self._environment.clock, self.peers, lambda: list(self.groups.opened.values()))
+        self._leading = Leading(host, catalogue, self.node_id, self.handover.may_lead)
         self._controller = Controller(
             host, catalogue, self.node_id, is_up, metadata.ask, self._settings.controller
         )
@@ -410,6 +417,7 @@ class Node:
         self._leading.look()
 
     def _node_changed(self, node: int, up: bool) -> None:
+        self.handover.node_changed(node)
         self._leading.look()
         self._controller.look()
 

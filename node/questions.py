@@ -203,7 +203,8 @@ class SettleLeases(Plain):
         return []
 
     def payload(self) -> Sequence[Buffer]:
-        return [encode_plain(self.command)]
+        kind, *arguments = self.command
+        return [encode_plain([int(kind), *arguments])]  # plain data knows no enumerations
 
     @classmethod
     def read(cls, words: list[Any], payload: memoryview) -> SettleLeases:

@@ -1,7 +1,7 @@
 """The broker's process: from settings to a node that serves, and back to a clean end.
 
     settings ──> process set-up (files, allocator, log) ──> HTTP ──> Node.open ──> gateway ──> ready file
-                                                       signal ──> gateway ends ──> node ends ──> HTTP ends
+                          signal ──> leadership is handed over ──> gateway ends ──> node ends ──> HTTP ends
 
 The server's packages lie in plait/_server in an installed Plait and in the repository's root in a checkout;
 only this process has that folder on its path.
@@ -241,6 +241,7 @@ async def _serve(settings: Settings, plan: Plan) -> None:
             health.stage = STOPPING
             nursery.start_soon(_end_at_once_when_asked_again, signals)
             _withdraw_ready_file(settings)
+            await node.hand_over()
             await gateway.stop()
             await node.close()
             nursery.cancel_scope.cancel()

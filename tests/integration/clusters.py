@@ -80,8 +80,11 @@ class Member:
 class Cluster:
     """Its nodes by id; `addresses` is what clients are given."""
 
-    def __init__(self, folder: Path, nursery: trio.Nursery, storage: StorageSettings) -> None:
+    def __init__(
+        self, folder: Path, nursery: trio.Nursery, storage: StorageSettings, spread_leaders: bool = False
+    ) -> None:
         self.folder = folder
+        self._spread_leaders = spread_leaders
         self._storage = storage
         self._nursery = nursery
         self._peers = {node_id: ("127.0.0.1", free_port()) for node_id in NODES}
@@ -99,7 +102,7 @@ class Cluster:
             node_id=node_id,
             initial=self._peers,
             native=self._native[node_id],
-            spread_leaders=False,
+            spread_leaders=self._spread_leaders,
         )
 
     def begin(self, *node_ids: int) -> None:
@@ -219,10 +222,12 @@ def _leads(node: Node, name: str, partition: int) -> bool:
 
 
 @asynccontextmanager
-async def running_cluster(folder: Path, storage: StorageSettings | None = None) -> AsyncIterator[Cluster]:
+async def running_cluster(
+    folder: Path, storage: StorageSettings | None = None, *, spread_leaders: bool = False
+) -> AsyncIterator[Cluster]:
     """A cluster of three, open."""
     async with trio.open_nursery() as nursery:
-        cluster = Cluster(folder, nursery, storage or StorageSettings())
+        cluster = Cluster(folder, nursery, storage or StorageSettings(), spread_leaders)
         await cluster.start(*NODES)
         yield cluster
         for node_id in list(cluster.members):
