@@ -28,6 +28,8 @@ from replication.transfer_rules import (
 class _Sending:
     """One transfer to another node."""
 
+    key: tuple[int, int]
+    """(node, group)."""
     log: GroupLog
     until_ns: int
     hold_until_ns: int
@@ -98,32 +100,32 @@ class SnapshotSender:
         sending = self._sendings.get(key)
         if sending is None or sending.log is not log:
             if sending is not None:
-                self._end(key, sending)
+                self._end(sending)
                 self._turns.active[key] = None
-            sending = _Sending(log, 0, now_ns + self._settings.hold_ms * NS_PER_MS)
+            sending = _Sending(key, log, 0, now_ns + self._settings.hold_ms * NS_PER_MS)
             self._sendings[key] = sending
             log.held += 1
-            self._tasks.spawn("snapshot/hold", self._hold, key, sending)
+            self._tasks.spawn("snapshot/hold", self._hold, sending)
         sending.until_ns = now_ns + self._settings.idle_ms * NS_PER_MS
         return sending
 
-    async def _hold(self, key: tuple[int, int], sending: _Sending) -> None:
+    async def _hold(self, sending: _Sending) -> None:
         while not sending.over:
             now_ns = self._clock.monotonic_ns()
             if now_ns >= sending.hold_until_ns:
                 sending.let_go()
             if now_ns >= sending.until_ns:
-                self._end(key, sending)
+                self._end(sending)
             else:  # the end may come nearer meanwhile
                 step_ns = self._settings.linger_ms * NS_PER_MS // 4
                 await self._clock.sleep_until(min(sending.until_ns, now_ns + step_ns))
 
-    def _end(self, key: tuple[int, int], sending: _Sending) -> None:
+    def _end(self, sending: _Sending) -> None:
         sending.over = True
         sending.let_go()
-        if self._sendings.get(key) is sending:
-            del self._sendings[key]
-            self._turns.end(key)
+        if self._sendings.get(sending.key) is sending:
+            del self._sendings[sending.key]
+            self._turns.end(sending.key)
 
     async def _state(self, index: int, position: int, size_bytes: int, sending: _Sending) -> Answer:
         log = sending.log
@@ -155,6 +157,7 @@ class SnapshotSender:
                 break
         if following is None:
             sending.until_ns = self._clock.monotonic_ns() + self._settings.linger_ms * NS_PER_MS
-            self._turns.end(next(key for key, one in self._sendings.items() if one is sending))
+            if self._sendings.get(sending.key) is sending:  # not if the disk took so long that it was given up
+                self._turns.end(sending.key)
         self._counters.entry_bytes_sent += sum(len(entry.payload) for entry in entries)
         return ["entries", index, following], encode_entries(entries)

@@ -228,10 +228,10 @@ class GroupLog:
 
     def cached(self, first_index: int, max_bytes: int) -> list[Entry] | None:
         """Entries from `first_index` on, without gaps, up to `max_bytes` but at least one; None: not in memory."""
-        newest = self._newest
-        if newest is not None and newest[0].index == first_index and newest.payload_bytes <= max_bytes:
-            return newest
-        entries = self.tail.from_index(first_index, max_bytes)
+        entries: list[Entry] | None = self._newest
+        fits = self._newest is not None and self._newest.payload_bytes <= max_bytes
+        if not entries or entries[0].index != first_index or not fits:
+            entries = self.tail.from_index(first_index, max_bytes)
         return self._sound(entries) or None if entries and self.damages else entries
 
     async def read(self, first_index: int, max_bytes: int) -> list[Entry]:

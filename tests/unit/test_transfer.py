@@ -460,3 +460,14 @@ def test_turns_come_in_order_and_the_silent_lose_theirs() -> None:
     turns.end(keys[1])
     assert turns.ask(keys[3], 200), "the others before it have been silent for too long"
     assert not turns.ask(keys[5], 200)
+
+
+async def test_a_disk_that_takes_longer_than_a_silent_receiver_is_waited_for(autojump_clock: MockClock) -> None:
+    settings = replace(SETTINGS, idle_ms=1_000, linger_ms=400)
+    disk = new_disk()
+    async with cluster(disk, new_disk(), settings=settings) as (_, (leader, follower)):
+        await leading(leader)
+        disk.latency_ns = lambda operation: 3_000_000_000
+        await follower.transfers.fetch(follower.log(1), 1, offer(), 0)
+        disk.latency_ns = lambda operation: 0
+        assert await by_mark(follower.log(1)) == LIVE
