@@ -37,6 +37,7 @@ from node.routes import Routes
 from node.shared import Settled
 from node.source import BATCH_OPEN_BYTES
 from node.state import QUEUE_SUBSCRIPTION
+from node.status import Status
 from plait.wire.batch import BatchLimits, check_records, open_body, read_header, validate
 from plait.wire.errors import (
     BatchInvalid,
@@ -44,6 +45,7 @@ from plait.wire.errors import (
     NotFound,
     PlaitError,
     SettingInvalid,
+    Unavailable,
     WrongKind,
 )
 from replication.actor import Promise, rejected
@@ -176,6 +178,8 @@ class Broker:
         self._consumer_number = 0
         self.groups = ConsumerGroups(metadata, routes, self._soon)
         """Consumer groups."""
+        self.status: Status | None = None
+        """Who knows how the nodes are; None while this node is starting."""
 
     # administration
 
@@ -186,6 +190,12 @@ class Broker:
     def describe(self, name: str) -> Promise[dict[str, Any]]:
         """What a topic or queue is, and how it is doing now; only whoever leads it can say so."""
         return self._soon("describe", self._describe(name))
+
+    def cluster_status(self) -> Promise[dict[str, Any]]:
+        """How all nodes are, as far as they are heard (node/status.py)."""
+        if self.status is None:
+            return rejected(Unavailable("this node is starting; nothing was asked; try again"))
+        return self._soon("status", self.status.cluster())
 
     def delete(self, name: str) -> Promise[None]:
         """Delete a topic or queue with everything in it."""

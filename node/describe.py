@@ -39,6 +39,8 @@ def figures_of(partition: Partition) -> Figures:
             "leased": sum(leased for _, leased, _ in shared.values()),
             "consumers": sum(consumers for _, _, consumers in shared.values()),
             "leader": partition.group.leader_node,
+            "replicas": sorted(partition.group.membership.members().values()),
+            "caught_up": _caught_up(partition),
             "failure": "" if partition.group.role is not Role.FENCED else _failure(partition),
         },
         shared,
@@ -48,7 +50,8 @@ def figures_of(partition: Partition) -> Figures:
 def figures_unknown(number: int, leader: int) -> Figures:
     """A partition that this node knows nothing of but perhaps its leader (0: not that either)."""
     nothing = dict.fromkeys(("start", "end", "backlog_records", "backlog_bytes", "leased", "consumers"), 0)
-    return Figures({"partition": number, **nothing, "leader": leader, "failure": ""})
+    unknown: dict[str, Any] = {"replicas": [], "caught_up": []}
+    return Figures({"partition": number, **nothing, "leader": leader, **unknown, "failure": ""})
 
 
 def describe_topic(topic: Topic, partitions: Sequence[Figures]) -> dict[str, Any]:
@@ -98,3 +101,12 @@ def _lag(partition: Mapping[str, Any], stored: Mapping[int, int]) -> int:
 
 def _failure(partition: Partition) -> str:
     return "" if partition.failure is None else partition.failure.message
+
+
+def _caught_up(partition: Partition) -> list[int]:
+    """The nodes whose replicas have what is committed, the leader's own included; only the leader knows."""
+    group = partition.group
+    if group.role is not Role.LEADER:
+        return []
+    own = group.membership.members().get(group.replica, 0)
+    return sorted([own, *(each.node for each in group.followers() if each.caught_up)])

@@ -9,102 +9,26 @@ whoever asks meanwhile or at once again gets its page, so that asking often cost
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from itertools import chain
 
 import trio
 
 from node import figures
+from node.counting import PartitionSum, ReplicaSum, in_slices
 from node.exposition import Page, Source
 from node.health import Health
 from node.node import Node
-from node.partition import Partition
-from node.traffic import Traffic
 from plait.version import __version__
 from replication.environment import Environment
-from replication.group import Group
-from replication.machine import Role
 
 METRICS_TOPICS_MAX = 200
 """Topics and queues with figures of their own, the oldest first; the others are summed up as OTHER."""
-SLICE_NS = 2_000_000
-"""Time after which the collecting lets others have a turn."""
-SLICE_PARTITIONS = 32
-"""Partitions, or groups, looked at before the time is."""
 SCRAPE_INTERVAL_MS = 200
 """A page that is not older than this is given out once more."""
 NS_PER_S = 1_000_000_000
 OTHER = "(other)"
 """Stands for all topics that have no figures of their own; no name of a topic has brackets."""
 PRESSURES = {"none": 0, "busy": 1, "low": 2, "critical": 3}
-
-
-@dataclass(slots=True)
-class _Sum:
-    """What some partitions have together."""
-
-    partitions: int = 0
-    led: int = 0
-    backlog_records: int = 0
-    backlog_bytes: int = 0
-    leased: int = 0
-    consumers: int = 0
-    waiting: int = 0
-    waiting_max: int = 0
-    traffic: Traffic = field(default_factory=Traffic)
-
-    def count(self, partition: Partition) -> None:
-        """One more; what waits and what is held counts where it is led, so that nodes can be summed up."""
-        self.partitions += 1
-        self.traffic.add(partition.traffic)
-        self.waiting += partition.waiting
-        self.waiting_max = max(self.waiting_max, partition.waiting)
-        if not partition.group.ready:
-            return
-        state = partition.state
-        self.led += 1
-        self.backlog_records += state.backlog_records()
-        self.backlog_bytes += state.backlog_bytes()
-        for name, shared in state.shared.items():
-            self.leased += shared.leased_count
-            self.consumers += partition.consumers.attached(name)
-
-    def add(self, other: _Sum) -> None:
-        self.partitions += other.partitions
-        self.led += other.led
-        self.backlog_records += other.backlog_records
-        self.backlog_bytes += other.backlog_bytes
-        self.leased += other.leased
-        self.consumers += other.consumers
-        self.waiting += other.waiting
-        self.waiting_max = max(self.waiting_max, other.waiting_max)
-        self.traffic.add(other.traffic)
-
-
-@dataclass(slots=True)
-class _Replicas:
-    """What some groups' replicas here are."""
-
-    replicas: int = 0
-    leaders: int = 0
-    asleep: int = 0
-    fenced: int = 0
-    lagging: int = 0
-    under_replicated: int = 0
-    apply_lag: int = 0
-    waiting: int = 0
-    waiting_max: int = 0
-
-    def count(self, group: Group, now_ns: int) -> None:
-        self.replicas += 1
-        self.leaders += group.ready
-        self.asleep += group.asleep
-        self.fenced += group.role is Role.FENCED
-        lagging = group.lagging(now_ns)
-        self.lagging += lagging
-        self.under_replicated += lagging > 0
-        self.apply_lag += group.apply_lag
-        self.waiting += group.waiting
-        self.waiting_max = max(self.waiting_max, group.waiting)
 
 
 class Metrics:
@@ -193,13 +117,10 @@ class Metrics:
 
     # in slices
 
-    async def _count_groups(self, page: Page, node: Node) -> _Replicas:
-        found = _Replicas()
-        since_ns = self._clock.monotonic_ns()
-        for number, group in enumerate(list(node.groups.opened.values())):
-            found.count(group, since_ns)
-            if number % SLICE_PARTITIONS == 0:
-                since_ns = await self._rest(since_ns)
+    async def _count_groups(self, page: Page, node: Node) -> ReplicaSum:
+        found = ReplicaSum()
+        async for group in in_slices(self._clock, list(node.groups.opened.values())):
+            found.count(group, self._clock.monotonic_ns())
         page.put(figures.REPLICAS, found.replicas)
         page.put(figures.LEADERS, found.leaders)
         page.put(figures.ASLEEP, found.asleep)
@@ -209,39 +130,30 @@ class Metrics:
         page.put(figures.APPLY_LAG, found.apply_lag)
         return found
 
-    async def _count_partitions(self, page: Page, node: Node, replicas: _Replicas) -> None:
-        total, other, shown, kinds = _Sum(), _Sum(), 0, {"queue": 0, "topic": 0}
-        since_ns = self._clock.monotonic_ns()
-        for partitions in list(node.replicas.by_topic()):
-            topic = partitions[0].topic
-            own = _Sum()
-            for number, partition in enumerate(partitions):
-                own.count(partition)
-                if number % SLICE_PARTITIONS == 0:
-                    since_ns = await self._rest(since_ns)
-            kinds[topic.kind] += 1
-            total.add(own)
-            if shown < METRICS_TOPICS_MAX:
-                shown += 1
-                _put_topic(page, topic.name, own)
-            else:
-                other.add(own)
+    async def _count_partitions(self, page: Page, node: Node, replicas: ReplicaSum) -> None:
+        total, other, kinds = PartitionSum(), PartitionSum(), {"queue": 0, "topic": 0}
+        shown: dict[str, PartitionSum] = {}
+        every = chain.from_iterable(node.replicas.by_topic())
+        async for partition in in_slices(self._clock, every):
+            topic = partition.topic
+            own = shown.get(topic.name)
+            if own is None and len(shown) < METRICS_TOPICS_MAX:
+                own = shown[topic.name] = PartitionSum()
+            (own if own is not None else other).count(partition)
+        for partitions in node.replicas.by_topic():
+            kinds[partitions[0].topic.kind] += 1
         if other.partitions:
-            _put_topic(page, OTHER, other)
+            shown[OTHER] = other
+        for name, found in shown.items():
+            _put_topic(page, name, found)
+            total.add(found)
         total.traffic.add(node.replicas.past)
         _put_total(page, total, replicas)
         for kind, count in kinds.items():
             page.put(figures.TOPICS, count, kind)
 
-    async def _rest(self, since_ns: int) -> int:
-        """Let others have a turn if this took long enough; since when it takes its time again."""
-        if self._clock.monotonic_ns() - since_ns > SLICE_NS:
-            await trio.lowlevel.checkpoint()
-            return self._clock.monotonic_ns()
-        return since_ns
 
-
-def _put_topic(page: Page, name: str, found: _Sum) -> None:
+def _put_topic(page: Page, name: str, found: PartitionSum) -> None:
     page.put(figures.TOPIC_PARTITIONS, found.led, name)
     page.put(figures.TOPIC_RECORDS, found.traffic.records, name)
     page.put(figures.TOPIC_BYTES, found.traffic.size_bytes, name)
@@ -250,7 +162,7 @@ def _put_topic(page: Page, name: str, found: _Sum) -> None:
     page.put(figures.TOPIC_LEASED, found.leased, name)
 
 
-def _put_total(page: Page, found: _Sum, replicas: _Replicas) -> None:
+def _put_total(page: Page, found: PartitionSum, replicas: ReplicaSum) -> None:
     page.put(figures.PARTITIONS, found.partitions)
     page.put(figures.PARTITIONS_LED, found.led)
     page.put(figures.BATCHES, found.traffic.batches)

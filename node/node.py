@@ -46,6 +46,7 @@ from node.partition import PartitionContext
 from node.questions import ReturnLeases
 from node.replicas import Replicas
 from node.routes import Routes
+from node.status import Status
 from node.watch import Watch
 from plait.wire.addresses import join_address
 from plait.wire.batch import BatchLimits
@@ -347,6 +348,9 @@ class Node:
         self.replicas.placed = self._placed
         metadata.on_change = self._catalogue_changed_here
         self.broker = self._make_broker()
+        self.broker.status = Status(
+            environment, self.health, metadata.catalogue, self.peers, self.groups, self.replicas, self.store
+        )
         await self.replicas.open_all()
         environment.tasks.spawn("catalogue", self.replicas.follow)
         self._placed(METADATA_GROUP)

@@ -350,6 +350,7 @@ class Client(_Wrapped[source.Client]):
     topic = _make(source.Client.topic, Topic)
     describe = _call(source.Client.describe)
     list = _call(source.Client.list)
+    cluster_status = _call(source.Client.cluster_status)
     delete = _call(source.Client.delete)
 
 

@@ -79,6 +79,15 @@ def list_names(session: Session, request: messages.ListNames, _: memoryview) -> 
     session.answer_later(request.correlation, session.broker.names(request.kind), listed)
 
 
+def cluster_status(session: Session, request: messages.ClusterStatus, _: memoryview) -> None:
+    """Say how the nodes are. Names of topics in it are full ones: it is for those who operate the broker."""
+
+    def told(status: dict[str, Any]) -> list[Buffer]:
+        return messages.ok(request.correlation, status)
+
+    session.answer_later(request.correlation, session.broker.cluster_status(), told)
+
+
 def subscriptions(session: Session, request: messages.Subscriptions, _: memoryview) -> None:
     """Describe the subscriptions of a topic or queue."""
     names = session.namespace
@@ -276,6 +285,7 @@ HANDLERS: dict[int, Handler] = {
     messages.DESCRIBE: describe,
     messages.DELETE: delete,
     messages.LIST: list_names,
+    messages.STATUS: cluster_status,
     messages.PRODUCER: new_producer,
     messages.PUBLISH: publish,
     messages.FETCH: fetch,

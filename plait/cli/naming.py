@@ -18,8 +18,14 @@ LIST_COLUMNS = {
     "queue": ("name", "partitions", "backlog", "bytes", "leased", "consumers"),
 }
 PARTITION_COLUMNS = {
-    "topic": ("partition", "start", "end", "backlog_records", "backlog_bytes", "leader", "failure"),
-    "queue": ("partition", "end", "backlog_records", "backlog_bytes", "leased", "consumers", "leader", "failure"),
+    "topic": (
+        *("partition", "start", "end", "backlog_records", "backlog_bytes"),
+        *("leader", "replicas", "caught_up", "failure"),
+    ),
+    "queue": (
+        *("partition", "start", "end", "backlog_records", "backlog_bytes", "leased", "consumers"),
+        *("leader", "replicas", "caught_up", "failure"),
+    ),
 }
 
 
@@ -115,7 +121,20 @@ def _row(found: Description) -> dict[str, Any]:
 
 def _partitions(found: Description) -> list[dict[str, Any]]:
     details: list[dict[str, Any]] = found.details.get("partitions_detail", [])
-    return [{**each, "failure": each.get("failure") or None} for each in details]
+    return [
+        {
+            **each,
+            "failure": each.get("failure") or None,
+            "replicas": _nodes(each.get("replicas")),
+            "caught_up": _nodes(each.get("caught_up")),
+        }
+        for each in details
+    ]
+
+
+def _nodes(nodes: Sequence[int] | None) -> str | None:
+    """Node ids in a column: "1,2,3"."""
+    return ",".join(str(node) for node in nodes) if nodes else None
 
 
 def _subscription(found: Mapping[str, Any]) -> dict[str, Any]:

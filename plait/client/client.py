@@ -31,6 +31,7 @@ from plait.client.subscription import AUTO_COMMIT_S, Subscription
 from plait.wire import Buffer
 from plait.wire.errors import NotFound, PlaitError, SettingInvalid, WrongKind
 from plait.wire.messages import (
+    ClusterStatus,
     Create,
     Delete,
     Describe,
@@ -127,6 +128,11 @@ class Client:
         """All topics and queues of the namespace, or those of one kind, by name."""
         found = await self._connection.request(lambda: ListNames(0, kind or ""), Listed)
         return sorted((_description(item) for item in found.items), key=lambda each: each.name)
+
+    async def cluster_status(self) -> dict[str, Any]:
+        """How the cluster's nodes are: a map with `nodes`, each with what the catalogue knows of it and, if it was
+        heard, what it says of itself."""
+        return (await self._connection.request(lambda: ClusterStatus(0), Described)).description
 
     async def delete(self, name: str) -> None:
         """Delete a topic or queue with everything in it. Raises NotFound."""

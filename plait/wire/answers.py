@@ -263,7 +263,7 @@ class Nothing:
 
 @dataclass(slots=True)
 class Described:
-    """Answer to CREATE, DESCRIBE and DESCRIBE_GROUP."""
+    """Answer to CREATE, DESCRIBE, STATUS and DESCRIBE_GROUP."""
 
     description: dict[str, Any]
 

@@ -31,6 +31,7 @@ CREATE = 10
 DESCRIBE = 11
 DELETE = 12
 LIST = 13
+STATUS = 14
 PRODUCER = 20
 PUBLISH = 21
 FETCH = 22
@@ -127,6 +128,13 @@ class ListNames(Request):
 
     KIND = LIST
     kind: str
+
+
+@dataclass(slots=True)
+class ClusterStatus(Request):
+    """Asks how the cluster's nodes are: each as this one's catalogue knows it, and as it says of itself."""
+
+    KIND = STATUS
 
 
 @dataclass(slots=True)
@@ -309,6 +317,7 @@ _LAYOUTS: tuple[Layout[Any], ...] = (
     layout("DESCRIBE", Describe, _CORRELATION, _NAME),
     layout("DELETE", Delete, _CORRELATION, _NAME),
     layout("LIST", ListNames, _CORRELATION, choice("topic", "queue", "")),
+    layout("STATUS", ClusterStatus, _CORRELATION),
     layout("PRODUCER", NewProducer, _CORRELATION),
     layout("PUBLISH", Publish, _CORRELATION, _NAME, integer(-1, I31_MAX)),
     layout("FETCH", Fetch, _CORRELATION, _NAME, _PARTITION, integer(0, I63_MAX), integer(0, I31_MAX), _MS),

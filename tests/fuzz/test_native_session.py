@@ -50,6 +50,7 @@ REQUESTS = st.one_of(
     ),
     st.builds(messages.Cancel, CORRELATIONS, TAGS),
     st.builds(messages.Subscriptions, CORRELATIONS, NAMES),
+    st.builds(messages.ClusterStatus, CORRELATIONS),
 )
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**64), 2**64 - 1) | st.floats() | st.text() | st.binary(),
@@ -98,6 +99,7 @@ class Careless(ScriptedBroker):
             "names": [{"name": "orders"}],
             "new_producer": (1, 0),
             "subscriptions": [{"subscription": ""}],
+            "cluster_status": {"nodes": []},
             "publish": Published(),
             "fetch": Fetched(0, 1, 1, [batch()]),
             "locate": Located(0, 0, 1),

@@ -18,6 +18,7 @@ COMMANDS = (
     ["queue", "list"],
     ["queue", "describe"],
     ["queue", "delete"],
+    ["cluster", "status"],
     ["publish"],
     ["consume"],
     ["bench"],
