@@ -85,8 +85,7 @@ def consume(
             async with topic.read(partition=partition, from_=position or "beginning", to_end=to_end) as all_of_it:
                 await printer.print_all(all_of_it)
         else:
-            begin = position or "beginning"
-            every_s = None if no_ack else AUTO_COMMIT_S
+            begin, every_s = position or "beginning", None if no_ack else AUTO_COMMIT_S
             reader = topic.subscribe(subscription, from_=begin, auto_commit_s=every_s, group=group)
             await _from_subscription(reader, printer, to_end=to_end and not group)
 
