@@ -349,6 +349,8 @@ class Client(_Wrapped[source.Client]):
     queue = _make(source.Client.queue, Queue)
     topic = _make(source.Client.topic, Topic)
     describe = _call(source.Client.describe)
+    groups = _call(source.Client.groups)
+    describe_group = _call(source.Client.describe_group)
     list = _call(source.Client.list)
     cluster_status = _call(source.Client.cluster_status)
     delete = _call(source.Client.delete)

@@ -15,11 +15,12 @@ from typing import Annotated
 import trio
 from cyclopts import Parameter
 
-from plait import Client, Consumer, Queue, Received, Subscription, Topic
+from plait import Client, Consumer, Queue, Received, Subscription
 from plait.cli.lines import json_of
 from plait.cli.options import Options
 from plait.cli.session import usage, with_client
 from plait.client.reader import Position
+from plait.client.subscription import AUTO_COMMIT_S
 
 PREFETCH_RECORDS = 500
 """Messages of a queue that are on lease at a time."""
@@ -37,6 +38,7 @@ def consume(
     max_: Annotated[int | None, Parameter(name=["--max", "-n"])] = None,
     subscription: str | None = None,
     from_: Annotated[str | None, Parameter(name="--from")] = None,
+    group: Annotated[bool, Parameter(negative="")] = False,
     partition: int | None = None,
     no_ack: Annotated[bool, Parameter(negative="")] = False,
     options: Options = Options(),  # noqa: B008 - frozen
@@ -55,6 +57,8 @@ def consume(
         Stop after so many messages, and wait until there are that many.
     subscription
         Of a topic: go on where this subscription was, and remember where it got to.
+    group
+        Share the subscription's partitions with all others that read it with --group; implies --follow.
     from_
         Of a topic: beginning, end, an offset, or a time such as 2026-01-31T12:00:00Z. Default beginning.
     partition
@@ -62,10 +66,9 @@ def consume(
     no_ack
         Look without taking: the messages of a queue go back, a subscription stays where it was.
     """
-    if max_ is not None and max_ < 1:
-        return usage("--max is at least 1")
     try:
         position = _position(from_)
+        _check(max_, subscription, partition, group)
     except ValueError as error:
         return usage(str(error))
 
@@ -79,15 +82,24 @@ def consume(
         topic = await client.topic(target, create=False)
         to_end = not follow and max_ is None
         if subscription is None:
-            reader = topic.read(partition=partition, from_=position or "beginning", to_end=to_end)
-            async with reader:
-                await printer.print_all(reader)
+            async with topic.read(partition=partition, from_=position or "beginning", to_end=to_end) as all_of_it:
+                await printer.print_all(all_of_it)
         else:
-            await _from_subscription(topic, subscription, position, printer, to_end=to_end, commit=not no_ack)
+            begin, every_s = position or "beginning", None if no_ack else AUTO_COMMIT_S
+            reader = topic.subscribe(subscription, from_=begin, auto_commit_s=every_s, group=group)
+            await _from_subscription(reader, printer, to_end=to_end and not group)
 
-    if subscription is not None and partition is not None:
-        return usage("a subscription reads all partitions: leave out --partition or --subscription")
     return with_client(options, work)
+
+
+def _check(max_records: int | None, subscription: str | None, partition: int | None, group: bool) -> None:
+    """Raises ValueError for what does not go together."""
+    if max_records is not None and max_records < 1:
+        raise ValueError("--max is at least 1")
+    if subscription is not None and partition is not None:
+        raise ValueError("a subscription reads all partitions: leave out --partition or --subscription")
+    if group and subscription is None:
+        raise ValueError("--group is for a subscription: name it with --subscription")
 
 
 class Printer:
@@ -141,11 +153,8 @@ async def _is_drained(queue: Queue, consumer: Consumer) -> bool:
     return backlog.records <= backlog.leased
 
 
-async def _from_subscription(
-    topic: Topic, name: str, position: Position | None, printer: Printer, to_end: bool, commit: bool
-) -> None:
-    every_s = 1.0 if commit else None
-    async with topic.subscribe(name, from_=position or "beginning", auto_commit_s=every_s) as reader:
+async def _from_subscription(reader: Subscription, printer: Printer, to_end: bool) -> None:
+    async with reader:
         if to_end:
             await _up_to_now(reader, printer)
         else:

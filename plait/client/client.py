@@ -26,7 +26,7 @@ from plait.client.outbox import (
 )
 from plait.client.outside import Outside
 from plait.client.producer import Producer
-from plait.client.reader import Position, Reader
+from plait.client.reader import Position, Reader, locate
 from plait.client.subscription import AUTO_COMMIT_S, Subscription
 from plait.wire import Buffer
 from plait.wire.errors import NotFound, PlaitError, SettingInvalid, WrongKind
@@ -36,6 +36,8 @@ from plait.wire.messages import (
     Delete,
     Describe,
     Described,
+    DescribeGroup,
+    Groups,
     Listed,
     ListNames,
     Nothing,
@@ -145,6 +147,21 @@ class Client:
         finally:
             if (outbox := self._outboxes.pop(name, None)) is not None:
                 outbox.close()
+
+    async def groups(self) -> Sequence[dict[str, Any]]:
+        """The consumer groups that have members: name, members (how many) and topics of each."""
+        return (await self._connection.request(lambda: Groups(0), Listed)).items
+
+    async def describe_group(self, subscription: str) -> dict[str, Any]:
+        """A consumer group: its `members`, and of each of its `topics` the `partitions` with their holder, whom
+        they
+        are meant for, the committed position (-1: none) and the `lag`. Raises NotFound if it has no members."""
+        found = await self._connection.request(lambda: DescribeGroup(0, subscription), Described)
+        for topic in found.description["topics"]:
+            for each in topic["partitions"]:
+                located = await locate(self._connection, topic["name"], each["partition"], "end")
+                each["lag"] = max(0, located.end - max(each["position"], located.start))
+        return found.description
 
     async def aclose(self) -> None:
         """Flush what is being published, end consumers and subscriptions, close the connection."""

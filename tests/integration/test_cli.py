@@ -105,6 +105,41 @@ def test_a_topic_is_replayed_and_a_subscription_goes_on(plait: CommandLine) -> N
     assert [each["subscription"] for each in found["subscriptions"]] == ["s"]
 
 
+def test_a_group_is_listed_and_described_while_somebody_reads(plait: CommandLine) -> None:
+    plait.run("topic", "create", "shared", "--partitions", "2")
+    plait.run("publish", "shared", "one")
+    command = [
+        sys.executable,
+        "-m",
+        "plait",
+        "consume",
+        "shared",
+        "--subscription",
+        "billing",
+        "--group",
+        "-n",
+        "2",
+    ]
+    reader = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(PLAIT_SERVER=plait.server))
+    try:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"one\n"
+        assert plait.json("group", "list") == [{"members": 1, "name": "billing", "topics": ["shared"]}]
+        found = plait.json("group", "describe", "billing")
+        assert isinstance(found, dict)
+        (member,) = found["members"]
+        assert [each["member"] for each in found["topics"][0]["partitions"]] == [member["member"]] * 2
+        assert "shared" in plait.run("group", "describe", "billing")
+        plait.run("publish", "shared", "two")
+        assert reader.stdout.readline() == b"two\n"
+        assert reader.wait(COMMAND_S) == 0
+    finally:
+        reader.kill()
+    assert plait.json("group", "list") == []
+    assert "no group" in plait.run("group", "describe", "billing", code=1)
+    plait.run("consume", "shared", "--group", code=2)
+
+
 def test_what_consume_prints_as_json_can_be_published_again(plait: CommandLine) -> None:
     plait.run("queue", "create", "first")
     plait.run("queue", "create", "second")
