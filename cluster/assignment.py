@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+FOUNDERS_MAX = 7
+"""Replicas that a group can begin with; those that come later have higher ids."""
+
 
 class Place(NamedTuple):
     """A node that is to have a replica."""
@@ -81,6 +84,10 @@ class Assignment:
         """Whether the group began with it: only such a one may open an empty log as a member."""
         return any(each.replica == replica for each in self.founders)
 
+    def founder_on(self, node: int) -> int:
+        """The replica that the group began with on a node; 0: it had none there."""
+        return next((each.replica for each in self.founders if each.node == node), 0)
+
     def reassigned(
         self, places: Sequence[Place], renew: Sequence[int] = (), *, numbered: bool = False
     ) -> Assignment:
@@ -113,7 +120,7 @@ class Assignment:
 def founded(places: Sequence[Place]) -> Assignment:
     """The assignment of a new group."""
     replicas = tuple(Replica(number, node, votes) for number, (node, votes) in enumerate(places, start=1))
-    return Assignment(replicas, replicas, (), len(replicas) + 1)
+    return Assignment(replicas, replicas, (), FOUNDERS_MAX + 1)
 
 
 def metadata_founded(nodes: Mapping[int, bool]) -> Assignment:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cluster.assignment import Place
+from cluster.assignment import FOUNDERS_MAX, Place
 
 REPLICAS_DEFAULT = 3
 """Replicas of a partition whose topic does not say how many."""
-REPLICAS_MAX = 7
+REPLICAS_MAX = FOUNDERS_MAX
 """Replicas that a topic may ask for."""
 METADATA_VOTERS_MAX = 5
 """Nodes that vote on the catalogue; all others learn it."""

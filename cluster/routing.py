@@ -1,8 +1,15 @@
-"""Where a publish goes: which partition, and which node leads it. Decisions only; node/router.py acts on them."""
+"""Where a request goes: which partition, and which node leads it. Decisions only.
+
+    publish ──> PartitionChooser ──partition──> LeaderTable ──leader──> asked there
+                                                     ^                     │ does not lead: perhaps a hint
+                                                     └────── Search <──────┘ whom to ask next, or how long to rest
+
+node/router.py, node/routes.py and node/lanes.py act on them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from plait.wire.partitioning import partition_for_key
@@ -77,6 +84,12 @@ class LeaderTable:
         self._terms[group] = leader.term
         return True
 
+    def proved(self, group: int, node_id: int, term: int) -> None:
+        """A node has just answered as the leader of that term: better than anything that was heard."""
+        if term >= self._terms.get(group, -1):
+            self._leaders[group] = Leader(node_id, term)
+            self._terms[group] = term
+
     def lost(self, group: int, term: int) -> None:
         """The leader of that term does not lead (any more); one of a later term stays."""
         if term >= self._terms.get(group, -1):
@@ -87,3 +100,53 @@ class LeaderTable:
         """The group is deleted."""
         self._leaders.pop(group, None)
         self._terms.pop(group, None)
+
+
+REST_MS_MIN = 10
+"""First wait after everybody was asked and nobody led; each further one is twice as long."""
+REST_MS_MAX = 200
+"""Longest such wait."""
+SEARCH_MS = 5_000
+"""How long a leader is looked for before a client is told that there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask that node next."""
+
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Everybody was asked: wait for so long, then ask again."""
+
+    rest_ms: int
+
+
+class Search:
+    """Whom to ask until somebody is found who leads a group.
+
+    In each round every node is asked once at most: first who is said to lead, then the replicas in their order.
+    Hints that point in a circle end there. Between rounds it rests, longer each time.
+    """
+
+    __slots__ = ("_asked", "_rest_ms")
+
+    def __init__(self) -> None:
+        self._asked: dict[int, None] = {}
+        self._rest_ms = REST_MS_MIN
+
+    def next(self, leader: int, replicas: Sequence[int]) -> Ask | Rest:
+        """What to do now, with what is known now: who is said to lead (0: nobody), and who has replicas."""
+        for node in (leader, *replicas):
+            if node and node not in self._asked:
+                self._asked[node] = None
+                return Ask(node)
+        self._asked.clear()
+        rest_ms, self._rest_ms = self._rest_ms, min(2 * self._rest_ms, REST_MS_MAX)
+        return Rest(rest_ms)
+
+    def retract(self, node: int) -> None:
+        """That node was asked for something older than what it has said since: it may be asked once more."""
+        self._asked.pop(node, None)

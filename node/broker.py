@@ -1,13 +1,13 @@
 """The broker as gateways see it: every call is answered by a promise, every error is a PlaitError.
 
-    gateway ──> Broker ──name, partition──> the partition's actor on this node ──> answer, or NotLeader: ask there
+    gateway ──> Broker ──publish──> the partition's lane ─┬─> its leader, on this node or another ──> answer
+                       └─question─> routes ───────────────┘
 
 Any number of gateways share one broker; each speaks its protocol and knows nothing of the others.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,19 +15,22 @@ from typing import Any, TypeVar
 
 import structlog
 
-from cluster.catalogue import Topic
+from cluster.catalogue import COORDINATOR_TOPIC, Topic
 from cluster.names import check_subscription_name
 from cluster.settings import LEASE_MS_MAX, LEASE_MS_MIN, record_limit_bytes
 from node.consumers import Consumer, LeasedRun
-from node.describe import describe_subscriptions, describe_topic
+from node.describe import Figures, describe_subscriptions, describe_topic, figures_of, figures_unknown
 from node.entries import Command
+from node.lanes import Lanes
 from node.metadata import Metadata
 from node.outbox import OUTBOX_PRODUCERS
-from node.partition import Attach, ClientGone, Detach, Look, Partition, Settle
-from node.publishing import Publish, Published
-from node.readers import Fetch, Fetched, Locate, Located
+from node.partition import Attach, Detach, Look, Partition
+from node.publishing import Published
+from node.questions import CommitTo, Describe, FetchFrom, Find, PositionsOf, Question, SettleLeases
+from node.readers import Fetched, Located
 from node.replicas import Replicas
 from node.router import Router
+from node.routes import Routes
 from node.shared import Settled
 from node.source import BATCH_OPEN_BYTES
 from node.state import QUEUE_SUBSCRIPTION
@@ -39,7 +42,6 @@ from plait.wire.errors import (
     Overloaded,
     PlaitError,
     SettingInvalid,
-    StorageDamaged,
     Unavailable,
     WrongKind,
 )
@@ -71,7 +73,8 @@ class ConsumerOptions:
 class Attachment:
     """One consumer's hold on all partitions of a queue or shared subscription."""
 
-    def __init__(self, subscription: str, gone: Callable[[PlaitError], None]) -> None:
+    def __init__(self, routes: Routes, subscription: str, gone: Callable[[PlaitError], None]) -> None:
+        self._routes = routes
         self._subscription = subscription
         self._gone = gone
         self._over = False
@@ -96,7 +99,7 @@ class Attachment:
         """
         if not 0 <= partition < len(self._members):
             return rejected(NotFound(f"there is no partition {partition}; nothing was settled"))
-        actor, consumer = self._members[partition]
+        actor, _ = self._members[partition]
         command: list[Any]
         match action:
             case "ack":
@@ -105,8 +108,7 @@ class Attachment:
                 command = [Command.RETURN, self._subscription, items, extend_ms]
             case _:
                 command = [Command.EXTEND, self._subscription, items, extend_ms]
-        message = Settle(consumer, command)
-        return _post(actor, message, message.promise)
+        return self._routes.ask(actor.group.group, SettleLeases(command))
 
     async def attach(self) -> Attachment:
         """Begin to consume, in all partitions or in none. Raises PlaitError."""
@@ -154,7 +156,14 @@ class Broker:
     """The facade. One per node; all its methods may be called from any task of the node."""
 
     def __init__(
-        self, metadata: Metadata, replicas: Replicas, limits: BatchLimits, tasks: Tasks, clock: Clock
+        self,
+        metadata: Metadata,
+        replicas: Replicas,
+        routes: Routes,
+        lanes: Lanes,
+        limits: BatchLimits,
+        tasks: Tasks,
+        clock: Clock,
     ) -> None:
         self.limits = limits
         self.cluster_id = metadata.cluster_id
@@ -162,6 +171,8 @@ class Broker:
         self.incarnation = metadata.incarnation
         self._metadata = metadata
         self._replicas = replicas
+        self._routes = routes
+        self._lanes = lanes
         self._router = Router(metadata.node_id)
         self._tasks = tasks
         self._clock = clock
@@ -207,7 +218,7 @@ class Broker:
 
     def _publish(self, name: str, partition: int, batch: Buffer, client: str) -> Promise[Published]:
         try:
-            topic, partitions = self._find(name)
+            topic = self._find(name)
             limits = self._batch_limits(topic)
             header = validate(batch, limits)
             if header.is_control or header.is_transactional:
@@ -221,35 +232,27 @@ class Broker:
             number = self._router.partition_of(topic, partition, header)
         except PlaitError as error:
             return rejected(error)
-        message = Publish(batch, header, client)
-        return _post(partitions[number], message, message.promise)
+        return self._lanes.offer(topic.groups[number], f"{name}/{number}", batch, header, client)
 
     def publish_dead_letters(self, name: str, group: int, batch: bytes) -> Promise[Published]:
         """Store what a group gives up; the same group always goes to the same partition."""
         try:
-            _, partitions = self._find(name)
+            topic = self._find(name)
         except PlaitError as error:
             return rejected(error)
-        message = Publish(batch, read_header(batch), f"dead-letters/{group}")
-        return _post(partitions[group % len(partitions)], message, message.promise)
+        number = group % len(topic.groups)
+        client = f"dead-letters/{group}"
+        return self._lanes.offer(topic.groups[number], f"{name}/{number}", batch, read_header(batch), client)
 
     def fetch(self, name: str, partition: int, offset: int, max_bytes: int, wait_ms: int) -> Promise[Fetched]:
         """Committed batches from `offset` on; waits up to `wait_ms` for the first."""
 
-        def ask() -> Promise[Fetched]:
-            message = Fetch(offset, max_bytes, wait_ms)
-            return self._ask(name, partition, message, message.promise, kind="topic")
-
-        return self._certain(ask)
+        return self._certain(lambda: self._ask(name, partition, FetchFrom(offset, max_bytes, wait_ms), "topic"))
 
     def locate(self, name: str, partition: int, at: str | int) -> Promise[Located]:
         """The offset of "start", "end", or of the first record with at least that timestamp in ms."""
 
-        def ask() -> Promise[Located]:
-            message = Locate(at)
-            return self._ask(name, partition, message, message.promise)
-
-        return self._certain(ask)
+        return self._certain(lambda: self._ask(name, partition, Find(at)))
 
     def commit(self, subscription: str, name: str, positions: Sequence[tuple[int, int]]) -> Promise[None]:
         """Store a stream subscription's position, (partition, offset) each: the next record it wants."""
@@ -258,15 +261,16 @@ class Broker:
     def _commit(self, subscription: str, name: str, positions: Sequence[tuple[int, int]]) -> Promise[None]:
         try:
             check_subscription_name(subscription)
-            topic, partitions = self._find(name, kind="topic")
+            topic = self._find(name, kind="topic")
+            coordinator = self._coordinator()
             for number, offset in positions:
-                if not 0 <= number < len(partitions):
+                if not 0 <= number < len(topic.groups):
                     raise NotFound(f"{name} has no partition {number}; no position was stored")
                 if offset < 0:
                     raise NotFound(f"there is no offset {offset}; no position was stored")
         except PlaitError as error:
             return rejected(error)
-        return self._replicas.commit_positions(subscription, topic.topic_id, positions)
+        return self._routes.ask(coordinator, CommitTo(subscription, topic.topic_id, positions))
 
     def committed(self, subscription: str, name: str) -> Promise[list[tuple[int, int]]]:
         """The stored position of a stream subscription in each partition that it has one in."""
@@ -296,13 +300,14 @@ class Broker:
     ) -> Promise[Attachment]:
         try:
             _check_lease(options.lease_ms)
-            topic, partitions = self._find(name, kind="queue")
+            topic = self._find(name, kind="queue")
+            partitions = self._opened(topic)
             if subscription != QUEUE_SUBSCRIPTION:
                 raise NotFound(f"queue {name} has no subscription {subscription!r}; nothing was attached")
         except PlaitError as error:
             return rejected(error)
         prefetch = max(1, min(options.prefetch, PREFETCH_RECORDS_MAX) // len(partitions))
-        attachment = Attachment(subscription, gone)
+        attachment = Attachment(self._routes, subscription, gone)
         for actor in partitions:
             consumer = Consumer(
                 self._new_consumer_id(),
@@ -318,9 +323,7 @@ class Broker:
 
     def client_gone(self, client: str) -> None:
         """A connection has ended: what waits for it in any partition is dropped."""
-        for actor in self._replicas.all_partitions():
-            if actor.admission.waiting:
-                actor.post(ClientGone(client), always=True)
+        self._lanes.client_gone(client)
 
     # inside
 
@@ -328,7 +331,8 @@ class Broker:
         topic = await self._metadata.create(kind, name, settings, self.limits.max_record_bytes)
         if self._metadata.catalogue.topic_by_id(topic.topic_id) is None:
             raise NotFound(f"{name} was deleted at the same time; it is not there: create it again")
-        return describe_topic(topic, list((await self._replicas.opened(topic, self._clock)).values()))
+        await self._replicas.opened(topic, self._clock)
+        return describe_topic(topic, self._figures(topic))
 
     async def _delete(self, name: str) -> None:
         topic = await self._metadata.delete(name)
@@ -337,36 +341,50 @@ class Broker:
 
     async def _describe(self, name: str) -> dict[str, Any]:
         await self._metadata.confirm()
-        topic, partitions = self._find(name)
-        await _all_confirmed(partitions)
-        return describe_topic(topic, partitions)
+        topic = self._find(name)
+        return describe_topic(topic, await self._asked_of_all(topic))
 
     async def _names(self, kind: str) -> list[dict[str, Any]]:
         await self._metadata.confirm()
         return [
-            describe_topic(topic, list(partitions.values()))
+            describe_topic(topic, self._figures(topic))
             for topic in self._metadata.catalogue.topics()
-            if not topic.internal
-            and kind in ("", topic.kind)
-            and (partitions := self._replicas.partitions(topic.topic_id)) is not None
+            if not topic.internal and kind in ("", topic.kind)
         ]
 
     async def _subscriptions(self, name: str) -> list[dict[str, Any]]:
         await self._metadata.confirm()
-        topic, partitions = self._find(name)
-        await _all_confirmed(partitions)
-        await self._replicas.positions_confirmed().wait()
-        return describe_subscriptions(topic, partitions, self._replicas.stream_positions(topic.topic_id))
+        topic = self._find(name)
+        figures = await self._asked_of_all(topic)
+        stored = await self._routes.ask(self._coordinator(), PositionsOf("", topic.topic_id)).wait()
+        return describe_subscriptions(figures, stored)
 
     async def _committed(self, subscription: str, name: str) -> list[tuple[int, int]]:
         check_subscription_name(subscription)
-        await self._replicas.positions_confirmed().wait()
         try:
-            topic, _ = self._find(name, kind="topic")
+            topic = self._find(name, kind="topic")
         except TopicMissing:
             await self._metadata.confirm()
-            topic, _ = self._find(name, kind="topic")
-        return self._replicas.stored_positions(subscription, topic.topic_id)
+            topic = self._find(name, kind="topic")
+        question = PositionsOf(subscription, topic.topic_id)
+        stored = await self._routes.ask(self._coordinator(), question).wait()
+        return list(stored[subscription].items())
+
+    async def _asked_of_all(self, topic: Topic) -> list[Figures]:
+        """Each partition's figures, from whoever leads it: they show everything that was committed before."""
+        asked = [self._routes.ask(group, Describe()) for group in topic.groups]
+        return [await each.wait() for each in asked]
+
+    def _figures(self, topic: Topic) -> list[Figures]:
+        """What this node knows of a topic's partitions, without asking anybody."""
+        found = []
+        for number, group in enumerate(topic.groups):
+            partition = self._replicas.partition_of(group)
+            if partition is not None:
+                found.append(figures_of(partition))
+            else:
+                found.append(figures_unknown(number, self._routes.leaders.node(group)))
+        return found
 
     def _certain(self, ask: Callable[[], Promise[T]]) -> Promise[T]:
         """Ask; where there seems to be no such topic, see to it that this node is not behind, and ask again."""
@@ -379,29 +397,38 @@ class Broker:
         await self._metadata.confirm()
         return await ask().wait()
 
-    def _find(self, name: str, kind: str = "") -> tuple[Topic, list[Partition]]:
+    def _find(self, name: str, kind: str = "") -> Topic:
         topic = self._metadata.catalogue.topic(name)
         if topic is None or topic.internal:
             raise TopicMissing(f"there is no topic or queue {name!r}; nothing was done: create it first")
         if kind and topic.kind != kind:
             raise WrongKind(f"{name} is a {topic.kind}; this needs a {kind}; nothing was done")
+        return topic
+
+    def _opened(self, topic: Topic) -> list[Partition]:
         here = self._replicas.partitions(topic.topic_id)
         if here is None or len(here) < len(topic.groups):
-            raise Unavailable(f"{name} is being created or deleted; nothing was done; try again")
-        return topic, [here[number] for number in range(len(topic.groups))]
+            raise Unavailable(f"{topic.name} is being created or deleted; nothing was done; try again")
+        return [here[number] for number in range(len(topic.groups))]
 
-    def _ask(self, name: str, partition: int, message: Any, promise: Promise[T], kind: str = "") -> Promise[T]:
+    def _coordinator(self) -> int:
+        """The group that keeps the positions of stream subscriptions."""
+        topic = self._metadata.catalogue.topic(COORDINATOR_TOPIC)
+        if topic is None:
+            raise Unavailable("this node does not know the cluster's catalogue yet; nothing was done; try again")
+        return topic.groups[0]
+
+    def _ask(self, name: str, partition: int, question: Question[T], kind: str = "") -> Promise[T]:
         try:
-            _, partitions = self._find(name, kind)
+            topic = self._find(name, kind)
         except PlaitError as error:
             return rejected(error)
-        if not 0 <= partition < len(partitions):
+        count = len(topic.groups)
+        if not 0 <= partition < count:
             return rejected(
-                NotFound(
-                    f"{name} has the partitions 0 to {len(partitions) - 1}, not {partition}; nothing was done"
-                )
+                NotFound(f"{name} has the partitions 0 to {count - 1}, not {partition}; nothing was done")
             )
-        return _post(partitions[partition], message, promise)
+        return self._routes.ask(topic.groups[partition], question)
 
     def _batch_limits(self, topic: Topic) -> BatchLimits:
         if topic.settings.max_record_bytes is None:
@@ -418,16 +445,6 @@ class Broker:
         promise: Promise[T] = Promise()
         self._tasks.spawn(f"broker/{name}", _fulfil, promise, work)
         return promise
-
-
-async def _all_confirmed(partitions: Sequence[Partition]) -> None:
-    """All of them are led here, and show everything that was committed before. Raises NotLeader.
-
-    Those that nobody can serve are described as such.
-    """
-    for asked in [partition.confirmed() for partition in partitions]:
-        with contextlib.suppress(StorageDamaged):
-            await asked.wait()
 
 
 async def _fulfil(promise: Promise[T], work: Awaitable[T]) -> None:

@@ -2,8 +2,9 @@
 
 log_of ──> GroupLog      open ──> Group, known to the links      drop ──> gone from links and disk
 
-A log belongs to one replica: where a node gets a new replica of a group whose former one it has lost, that one has
-a log of its own. The other nodes know a group by its number alone.
+A log belongs to one replica: where a node gets a new replica of a group that it had one of before, that one has a
+log of its own. Logs of founders have their group's number, as entries have it on their way between nodes: they are
+written as they come. Those of later replicas have others, and are encoded anew.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from cluster.assignment import Assignment, Replica
+from cluster.assignment import FOUNDERS_MAX, Assignment, Replica
 from cluster.catalogue import METADATA_GROUP
 from replication.actor import Host
 from replication.environment import Environment
@@ -26,10 +27,12 @@ from replication.storage.log import GroupLog
 from replication.storage.store import Store
 from replication.transfer import Transfers
 
+FOUNDER = 0
+"""Stands for the replica that a group began with on this node, whichever that is."""
 _logger = structlog.get_logger("plait.node")
 
 GROUP_BITS = 40
-"""Bits of a group's number in the number of a log; the others say which replica it is of."""
+"""Bits of a group's number in the number of a log; the others say which replica it is of, if that is no founder."""
 
 
 class Machine(StateMachine, Protocol):
@@ -64,7 +67,7 @@ class Groups:
             self._replicas.setdefault(group, {})[replica] = None
 
     def known(self) -> list[tuple[int, int]]:
-        """(group, replica) of each log here; of the metadata group it is replica 1, whoever this node is."""
+        """(group, replica or FOUNDER) of each log here."""
         return sorted(_taken_apart(log) for log in self._store.groups())
 
     def log_of(self, group: int, replica: int) -> GroupLog:
@@ -72,11 +75,11 @@ class Groups:
         number = _log_number(group, replica)
         if self._store.has(number):
             return self._store.log(number)
-        self._replicas.setdefault(group, {})[replica] = None
+        self._replicas.setdefault(group, {})[_taken_apart(number)[1]] = None
         return self._store.create(number)
 
     def replicas_of(self, group: int) -> list[int]:
-        """The replicas of a group that have a log here."""
+        """The replicas of a group, or FOUNDER, that have a log here."""
         return list(self._replicas.get(group, ()))
 
     async def open(
@@ -112,11 +115,11 @@ class Groups:
         self._in_use.pop(group, None)
 
     def drop(self, group: int, replica: int) -> None:
-        """The replica is gone: its data goes."""
+        """The replica, or FOUNDER, is gone: its data goes."""
         number = _log_number(group, replica)
         if self._in_use.get(group) == number:
             self.leave(group)
-        self._replicas.get(group, {}).pop(replica, None)
+        self._replicas.get(group, {}).pop(_taken_apart(number)[1], None)
         if self._store.has(number):  # it is not, where a topic was deleted before it was opened
             self._store.delete(number, partial(_dropped, group))
 
@@ -135,11 +138,11 @@ def founding_members(assignment: Assignment, replica: Replica) -> Membership | N
 
 
 def _log_number(group: int, replica: int) -> int:
-    return METADATA_GROUP if group == METADATA_GROUP else (replica - 1) << GROUP_BITS | group
+    return group if group == METADATA_GROUP or replica <= FOUNDERS_MAX else replica << GROUP_BITS | group
 
 
 def _taken_apart(log: int) -> tuple[int, int]:
-    return log & ((1 << GROUP_BITS) - 1), (log >> GROUP_BITS) + 1
+    return log & ((1 << GROUP_BITS) - 1), log >> GROUP_BITS
 
 
 def _group_of(log: GroupLog) -> int:

@@ -27,16 +27,21 @@ from cluster.rates import NS_PER_MS
 from node.broker import Broker
 from node.controller import Controller, ControllerSettings
 from node.departures import Departures
+from node.door import Door
 from node.founding import Founding
 from node.groups import Groups
 from node.identity import DISK_BITS, FILES, IdentityFile, NodeIdentity, read_identity
 from node.joining import Doorkeeper, check_cluster, join_cluster
+from node.lanes import Lanes
+from node.leaders import Leaders
 from node.leading import Leading
 from node.metadata import Metadata
 from node.moving import Moving
 from node.neighbours import Neighbours
+from node.origins import incarnation_of
 from node.partition import PartitionContext
 from node.replicas import Replicas
+from node.routes import Routes
 from plait.wire.addresses import join_address
 from plait.wire.batch import BatchLimits
 from plait.wire.errors import BadRequest, Closed, StorageDamaged
@@ -87,6 +92,8 @@ class NodeSettings:
     rack: str = ""
     raft: RaftSettings = field(default_factory=RaftSettings)
     peers: PeerSettings = field(default_factory=PeerSettings)
+    spread_leaders: bool = True
+    """Whether leadership is handed to the nodes that the catalogue prefers; else it stays where it comes to be."""
     controller: ControllerSettings = field(default_factory=ControllerSettings)
 
 
@@ -312,10 +319,24 @@ class Node:
         self.replicas = Replicas(self.groups, self._context(), metadata.catalogue, metadata.spread)
         self.replicas.placed = self._placed
         metadata.on_change = self._catalogue_changed_here
-        self.broker = Broker(metadata, self.replicas, self._settings.limits, environment.tasks, environment.clock)
+        self.broker = self._make_broker()
         await self.replicas.open_all()
         environment.tasks.spawn("catalogue", self.replicas.follow)
         self._placed(METADATA_GROUP)
+
+    def _make_broker(self) -> Broker:
+        """The facade, and behind it the ways to whoever leads."""
+        environment, metadata, replicas, peers = self._environment, self.metadata, self.replicas, self.peers
+        deleted = metadata.catalogue.group_is_deleted
+        leaders = Leaders(self.node_id, replicas.group, metadata.whereabouts.nodes_of)
+        routes = Routes(leaders, replicas, replicas.leads, deleted, peers, environment.tasks, environment.clock)
+        incarnation = incarnation_of(metadata.node_id, metadata.incarnation)
+        lanes = self.lanes = Lanes(self.host, leaders, replicas, deleted, peers, incarnation)
+        replicas.on_closed = [lanes.forget, leaders.forget]
+        Door(peers, replicas)
+        return Broker(
+            metadata, replicas, routes, lanes, self._settings.limits, environment.tasks, environment.clock
+        )
 
     def _context(self) -> PartitionContext:
         environment = self._environment
@@ -343,7 +364,8 @@ class Node:
 
     def _group_stands(self, group: Group, leads: bool) -> None:
         self._moving.standing(group, leads)
-        self._leading.standing(group, leads)
+        if self._settings.spread_leaders:
+            self._leading.standing(group, leads)
 
     def _catalogue_stands(self) -> None:
         replica = self.metadata.replica

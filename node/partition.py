@@ -77,7 +77,6 @@ class Detach:
 class Settle:
     """A consumer says what became of leased records."""
 
-    consumer: Consumer
     command: list[Any]
     promise: Promise[Settled] = field(default_factory=Promise)
 
@@ -87,6 +86,13 @@ class ClientGone:
     """A connection has ended: what waits for it is dropped."""
 
     client: str
+
+
+@dataclass(slots=True)
+class ClientsGone:
+    """A node is gone with all its clients, whose names begin so."""
+
+    prefix: str
 
 
 @dataclass(slots=True)
@@ -235,7 +241,9 @@ class Partition(Actor):
             case NodeStarted():
                 self._return_leases_of({message.node: message.incarnation})
             case ClientGone():
-                self.publishing.release_client(message.client, now_ns)
+                self.publishing.release_client(message.client)
+            case ClientsGone():
+                self.publishing.release_clients(message.prefix)
             case Alarm():
                 self._wake(now_ns)
             case DeadLettered():

@@ -9,24 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from cluster.admission import PartitionAdmission
 from cluster.limits import NO_BACKLOG, Backlog
 from cluster.outcomes import Admit, Answer, Evict, Permit, Refuse
 from cluster.settings import QueueSettings, Settings
 from node.entries import KIND_BATCH, encode_batch
+from node.origins import NO_ORIGIN, Forgotten, Origin, Stored
 from node.producers import Duplicate, InFlight, SpeculativeProducers
 from node.state import PartitionState
 from plait.wire.batch import BatchHeader, assigned
-from plait.wire.errors import OutcomeUnknown, PlaitError
+from plait.wire.errors import Closed, OutcomeUnknown, PlaitError
 from replication.actor import Promise
 from replication.environment import Buffer
 from replication.machine import Proposal
 
 PUBLISH_WAIT_MS = 25_000
 """How long a publish may wait for admission before it is refused."""
-NO_ORIGIN = (0, 0)
-"""The origin of a publish that was not forwarded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,14 @@ class Publish:
     batch: Buffer
     header: BatchHeader
     client: str
-    """Whose fair share and whose permits: the connection."""
+    """Whose fair share and whose permits: the connection, with its node if that is another one."""
+    origin: Origin = NO_ORIGIN
+    """Of a publish that may be sent again: it is stored once."""
     promise: Promise[Published] = field(default_factory=Promise)
     permit: Permit | None = None
     throttle_ms: int = 0
-    followers: list[Promise[Published]] = field(default_factory=list)
-    """Repetitions of it that came while it was under way."""
+    followers: list[tuple[Promise[Published], bool]] = field(default_factory=list)
+    """Repetitions of it that came while it was under way; whether they are to be told that they are some."""
 
 
 class Publishing:
@@ -71,6 +73,7 @@ class Publishing:
         self._producers = SpeculativeProducers(state.producers)
         self._waiting: dict[int, Publish] = {}  # by admission's ticket
         self._in_flight: dict[tuple[int, int, int], Publish] = {}  # by (producer, epoch, first sequence)
+        self._by_origin: dict[Origin, Publish] = {}  # of those that wait or are proposed
         self._bounded = isinstance(settings, QueueSettings) and (
             settings.max_backlog_records is not None or settings.max_backlog_bytes is not None
         )
@@ -87,7 +90,7 @@ class Publishing:
 
     def offer(self, publish: Publish, now_ns: int) -> None:
         """Take up one publish: answered, waiting, or among `proposals` when this returns."""
-        if self._is_repetition(publish):
+        if self._was_taken(publish) or self._is_repetition(publish):
             return
         header = publish.header
         outcome = self._admission.request(
@@ -103,6 +106,8 @@ class Publishing:
             self._decide(publish, outcome, now_ns)
         else:
             self._waiting[outcome.ticket] = publish
+            if publish.origin != NO_ORIGIN:
+                self._by_origin[publish.origin] = publish
 
     def tick(self, now_ns: int) -> None:
         """Take up what waited and may go on now, or has waited long enough."""
@@ -113,22 +118,29 @@ class Publishing:
         self._forget(publish)
         published = Published(self._partition, base_offset, stamp_ms, publish.throttle_ms, False)
         publish.promise.resolve(published)
-        for follower in publish.followers:
-            follower.resolve(Published(self._partition, base_offset, stamp_ms, publish.throttle_ms, True))
+        for follower, duplicate in publish.followers:
+            follower.resolve(Published(self._partition, base_offset, stamp_ms, publish.throttle_ms, duplicate))
         self._give_back(publish, now_ns)
 
-    def release_client(self, client: str, now_ns: int) -> None:
+    def release_client(self, client: str) -> None:
         """A connection is gone: what waits for it is dropped; what is proposed goes on to be committed."""
         self._admission.cancel_owner(client)
+        gone = Closed("the client is gone; its publish was not stored")
         for ticket in [ticket for ticket, publish in self._waiting.items() if publish.client == client]:
-            del self._waiting[ticket]
+            self._drop(self._waiting.pop(ticket), gone)
+
+    def release_clients(self, prefix: str) -> None:
+        """As `release_client` for everyone whose name begins so: a node is gone with its clients."""
+        for client in {publish.client for publish in self._waiting.values()}:
+            if client.startswith(prefix):
+                self.release_client(client)
 
     def reset(self, error: PlaitError, now_ns: int) -> None:
         """This replica leads no more: what waited, or was about to be proposed, is answered with the error."""
         waiting, self._waiting = self._waiting, {}
         for ticket, publish in waiting.items():
             self._admission.cancel(ticket)
-            publish.promise.reject(error)
+            self._drop(publish, error)
         proposals, self.proposals = self.proposals, []
         for _, publish in proposals:
             self.lost(publish, error, now_ns)
@@ -143,9 +155,7 @@ class Publishing:
 
     def lost(self, publish: Publish, error: PlaitError, now_ns: int) -> None:
         """An admitted batch will not be heard of again."""
-        self._forget(publish)
-        for promise in (publish.promise, *publish.followers):
-            promise.reject(error)
+        self._drop(publish, error)
         self._give_back(publish, now_ns)
 
     def backlog(self) -> Backlog:
@@ -153,6 +163,29 @@ class Publishing:
         if not self._bounded:
             return NO_BACKLOG
         return Backlog(self._state.backlog_records(), self._state.backlog_bytes())
+
+    def _was_taken(self, publish: Publish) -> bool:
+        """Whether its node sends it again, and the first one was taken: then that one's answer is for both."""
+        origin = publish.origin
+        if origin == NO_ORIGIN:
+            return False
+        first = self._by_origin.get(origin)
+        if first is not None:
+            first.followers.append((publish.promise, False))
+            return True
+        found = self._state.origins.find(origin)
+        if isinstance(found, Stored):
+            stored = Published(self._partition, found.base_offset, found.stamp_ms, 0, False)
+            publish.promise.resolve(stored)
+        elif isinstance(found, Forgotten):
+            publish.promise.reject(
+                OutcomeUnknown(
+                    f"{self._name} was sent a publish again so late that it does not know any more whether the "
+                    "first one was stored; this one was not: an idempotent producer may send it again",
+                    forgotten=True,
+                )
+            )
+        return found is not None
 
     def _is_repetition(self, publish: Publish) -> bool:
         header = publish.header
@@ -165,7 +198,7 @@ class Publishing:
             )
             return True
         if isinstance(found, InFlight):
-            self._in_flight[found.key].followers.append(publish.promise)
+            self._in_flight[found.key].followers.append((publish.promise, True))
             return True
         return False
 
@@ -180,10 +213,14 @@ class Publishing:
 
     def _decide(self, publish: Publish, outcome: Admit | Evict | Refuse, now_ns: int) -> None:
         if isinstance(outcome, Refuse):
-            publish.promise.reject(outcome.error(self._name, self._partition))
+            self._drop(publish, outcome.error(self._name, self._partition))
             return
         publish.permit, publish.throttle_ms = outcome.permit, outcome.throttle_ms
-        if publish.promise.abandoned or not self._begin_sequence(publish):
+        if publish.promise.abandoned and not publish.followers:
+            self._drop(publish, Closed("nobody waits for the publish any more; it was not stored"))
+            self._give_back(publish, now_ns)
+            return
+        if not self._begin_sequence(publish):
             self._give_back(publish, now_ns)
             return
         if isinstance(outcome, Evict):
@@ -195,11 +232,14 @@ class Publishing:
         if publish.header.producer_id < 0:
             return True
         if self._is_repetition(publish):  # it waited, and the first of the two went ahead meanwhile
+            self._forget(publish)
+            for follower, _ in publish.followers:
+                publish.promise.then(partial(_pass_on, follower))
             return False
         try:
             self._producers.begin(publish.header, self.proposed_next)
         except PlaitError as error:
-            publish.promise.reject(error)
+            self._drop(publish, error)
             return False
         self._in_flight[_key(publish.header)] = publish
         return True
@@ -207,13 +247,30 @@ class Publishing:
     def _propose(self, publish: Publish) -> None:
         header = publish.header
         parts = assigned(publish.batch, self.proposed_next, 0)
-        payload = encode_batch(self.stamp_ms, NO_ORIGIN, parts)
+        payload = encode_batch(self.stamp_ms, publish.origin, parts)
+        if publish.origin != NO_ORIGIN:
+            self._by_origin[publish.origin] = publish
         self.proposals.append((Proposal(KIND_BATCH, self.proposed_next, header.count, payload), publish))
         self.proposed_next += header.count
 
+    def _drop(self, publish: Publish, error: PlaitError) -> None:
+        """It ends with an error, for everyone who waits for it."""
+        self._forget(publish)
+        for promise in (publish.promise, *(follower for follower, _ in publish.followers)):
+            promise.reject(error)
+
     def _forget(self, publish: Publish) -> None:
-        if publish.header.producer_id >= 0:
-            self._in_flight.pop(_key(publish.header), None)
+        if publish.header.producer_id >= 0 and self._in_flight.get(_key(publish.header)) is publish:
+            del self._in_flight[_key(publish.header)]
+        if self._by_origin.get(publish.origin) is publish:
+            del self._by_origin[publish.origin]
+
+
+def _pass_on(follower: Promise[Published], first: Promise[Published]) -> None:
+    if first.error is not None:
+        follower.reject(first.error)
+    else:
+        follower.resolve(first.result())
 
 
 def _key(header: BatchHeader) -> tuple[int, int, int]:

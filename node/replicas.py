@@ -28,7 +28,7 @@ from cluster.commands import (
 )
 from cluster.nodes import Node
 from node.commanded import CommandedReplica
-from node.groups import Groups, founding_members
+from node.groups import FOUNDER, Groups, founding_members
 from node.offsets import CommitPositions, ForgetTopic, StreamPositions, encode_command
 from node.partition import ConsumersGone, NodeStarted, Partition, PartitionContext
 from plait.wire.errors import NotFound, NotLeader, PlaitError, Unavailable
@@ -82,6 +82,8 @@ class Replicas:
             self._coordinator_stands,
         )
         self._coordinator_opened = False
+        self.on_closed: Sequence[Callable[[int], None]] = ()
+        """Called with each group whose topic is deleted."""
         self._news: deque[Result | None] = deque()
         self._has_news = trio.Event()
         self._changed = trio.Event()
@@ -154,7 +156,7 @@ class Replicas:
             if self._catalogue.topic_is_deleted(held.topic.topic_id):
                 self._close(held.topic)
         for group_id, replica in self._groups.known():
-            if self._catalogue.replica_is_gone(group_id, replica):
+            if self._is_gone(group_id, replica):
                 self._groups.drop(group_id, replica)
         for node, incarnation in self._context.whereabouts.incarnations().items():
             await self._node_started(node, incarnation)
@@ -173,10 +175,25 @@ class Replicas:
         """Every partition that is here."""
         return iter(list(self._by_group.values()))
 
+    def partition_of(self, group_id: int) -> Partition | None:
+        """This node's replica of a partition; None where it has none, or has not opened it yet."""
+        return self._by_group.get(group_id)
+
     def group(self, group_id: int) -> Group | None:
-        """A partition's group."""
+        """A group that this node has a replica of, and that is known by its id here."""
         partition = self._by_group.get(group_id)
-        return partition.group if partition is not None else None
+        if partition is not None:
+            return partition.group
+        coordinator = self._coordinator.group
+        return coordinator if coordinator is not None and coordinator.group == group_id else None
+
+    def leads(self, group_id: int) -> bool:
+        """This node leads the group, and serves."""
+        partition = self._by_group.get(group_id)
+        if partition is not None:
+            return partition.failure is None
+        group = self._coordinator.group
+        return group is not None and group.group == group_id and self._coordinator.ready
 
     async def opened(self, topic: Topic, clock: Clock) -> Mapping[int, Partition]:
         """The partitions of a topic that was created and that are here, when somebody serves them.
@@ -239,10 +256,18 @@ class Replicas:
         members = founding_members(assignment, replica)
         await self._groups.open(group_id, replica.replica, partition, members, eager=eager)
 
+    def _is_gone(self, group_id: int, replica: int) -> bool:
+        """The replica that has a log here is neither wanted nor on its way out, for certain."""
+        assignment = self._catalogue.assignment(group_id)
+        if replica == FOUNDER and assignment is not None:
+            replica = assignment.founder_on(self._groups.node_id)
+            return replica != 0 and self._catalogue.replica_is_gone(group_id, replica)
+        return self._catalogue.replica_is_gone(group_id, replica)
+
     def _drop_gone(self, group_id: int) -> None:
         """The data of replicas goes that are neither wanted nor on their way out."""
         for replica in self._groups.replicas_of(group_id):
-            if self._catalogue.replica_is_gone(group_id, replica):
+            if self._is_gone(group_id, replica):
                 self._groups.drop(group_id, replica)
 
     def _take_away(self, held: _Held, number: int, group_id: int) -> None:
@@ -280,6 +305,8 @@ class Replicas:
         for group_id in topic.groups:
             self._by_group.pop(group_id, None)
             self._drop_gone(group_id)
+            for told in self.on_closed:
+                told(group_id)
         if held is not None:
             held.ready.set()  # whoever waits for it looks again
         self._forget_positions(topic.topic_id)

@@ -1,6 +1,6 @@
 """A partition's replicated state: what its log means, and nothing that differs between replicas.
 
-    batch entries    next_offset, producers, milestones
+    batch entries    next_offset, producers, origins, milestones
     command entries  the shared subscriptions' leases and acks, the log's start
 
 Pure: every replica that applies the same entries has an equal state. The leader's soft state (who waits, what is
@@ -24,13 +24,15 @@ from node.entries import (
     read_envelope,
 )
 from node.milestones import Milestones
+from node.origins import OriginTable
 from node.outbox import Outbox
 from node.producers import ProducerTable
 from node.shared import Settled, SharedSubscription
 from plait.wire.batch import read_header
 from replication.machine import Entry, Range
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
+"""2 has origins; a snapshot of version 1 is read as one without any."""
 LEASE_POSITIONS = 65_536
 """Commands that one entry may hold; a lease id is the entry's index times this plus the command's position."""
 QUEUE_SUBSCRIPTION = ""
@@ -46,6 +48,7 @@ class PartitionState:
         self.next_offset = 0  # the offset that the next record takes; start_offset <= next_offset
         self.log_time_ms = 0  # the highest stamp applied; never falls
         self.producers = ProducerTable()
+        self.origins = OriginTable()
         self.milestones = Milestones()
         self.outbox = Outbox()
         self.shared: dict[str, SharedSubscription] = {}
@@ -114,6 +117,7 @@ class PartitionState:
                 self.milestones.snapshot(),
                 self.outbox.snapshot(),
                 [[name, self.shared[name].snapshot()] for name in sorted(self.shared)],
+                self.origins.snapshot(),
             ]
         )
 
@@ -123,7 +127,8 @@ class PartitionState:
         if version > SNAPSHOT_VERSION:
             raise ValueError(f"a partition snapshot of version {version}; this node knows {SNAPSHOT_VERSION}")
         self.is_queue, self.start_offset, self.next_offset, self.log_time_ms, *rest = fields
-        producers, milestones, outbox, shared = rest
+        producers, milestones, outbox, shared, *later = rest
+        self.origins = OriginTable.restored(later[0]) if later else OriginTable()
         self.producers = ProducerTable.restored(producers)
         self.outbox = Outbox.restored(outbox)
         self.milestones = Milestones.restored(milestones)
@@ -135,7 +140,8 @@ class PartitionState:
         return self.log_time_ms
 
     def _apply_batch(self, entry: Entry) -> tuple[int, int]:
-        stamp = self._advance(read_envelope(entry.payload).stamp_ms)
+        envelope = read_envelope(entry.payload)
+        stamp = self._advance(envelope.stamp_ms)
         batch = batch_of(entry.payload)
         header = read_header(batch)
         assert header.base_offset == entry.mark == self.next_offset, "the leader assigned another offset"
@@ -148,6 +154,8 @@ class PartitionState:
                 header.base_offset,
                 stamp,
             )
+        if envelope.origin_incarnation:
+            self.origins.record((envelope.origin_incarnation, envelope.origin_request), header.base_offset, stamp)
         self.milestones.note(header.base_offset, header.count, len(batch), stamp, header.max_timestamp_ms)
         self.next_offset += header.count
         return header.base_offset, stamp

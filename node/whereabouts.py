@@ -24,6 +24,14 @@ class Whereabouts:
             return NotLeader(message, leader=leader)
         return NotLeader(message, leader=leader, address=node.native)
 
+    def nodes_of(self, group: int) -> list[int]:
+        """The nodes that hold replicas of a group, or are about to, the one first that is to lead."""
+        assignment = self._catalogue.assignment(group)
+        if assignment is None:
+            return []
+        voters = [each.node for each in assignment.wanted if each.votes]
+        return list(dict.fromkeys([*voters, *(each.node for each in assignment.leaving)]))
+
     def incarnations(self) -> dict[int, int]:
         """The newest start of every node; of a dead one, the one that will come next."""
         return {node.node_id: node.incarnation + node.dead for node in self._catalogue.nodes()}

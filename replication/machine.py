@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from msgspec import Struct
+
 from replication.environment import Buffer
 
 KIND_NOOP = 0
@@ -21,9 +23,12 @@ KIND_MEMBERSHIP = 255
 """An entry with the group's new members; state machines never see it."""
 
 
-@dataclass(slots=True)
-class Entry:
-    """One element of a group's log. Never changed once made (not frozen, which would double the cost)."""
+class Entry(Struct, gc=False):
+    """One element of a group's log. Never changed once made.
+
+    Made by the hundred thousand a second: a Struct takes a third of a dataclass's time, and the garbage collector
+    need not look at it.
+    """
 
     index: int
     """From 1, without gaps."""
@@ -37,8 +42,7 @@ class Entry:
     payload: Buffer
 
 
-@dataclass(slots=True)
-class Proposal:
+class Proposal(Struct, gc=False):
     """An entry before it has an index and a term."""
 
     kind: int

@@ -76,7 +76,11 @@ class ReplicaLog:
             unapplied.popleft()
         if not unapplied or unapplied[0].index != first_index:
             return []
-        count = min(count, last_index - first_index + 1, len(unapplied))
+        count = min(count, last_index - first_index + 1)
+        if count >= len(unapplied):
+            entries = list(unapplied)
+            unapplied.clear()
+            return entries
         return [unapplied.popleft() for _ in range(count)]
 
     def forget_unapplied(self) -> None:

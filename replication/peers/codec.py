@@ -1,18 +1,17 @@
 """Raft messages as the words and raw bytes of a frame, and back. Pure, and on the hot path.
 
     words of a message = [tag, group, field, ...]        entries of an Append: their count, and bytes in the frame
-    raw bytes          = table | payloads | table | payloads | ...             (one pair for each Append, in order)
-    table              = columns: steps u32, terms u64, kinds u8, marks i64, spans u32, lengths u32
+    raw bytes          = records | payloads | records | payloads | ...         (one pair for each Append, in order)
 
-Columns, because a whole column is packed and unpacked by one call: rows would cost three times as much. A step is
-the distance from the index before. Large payloads become views of the frame, small ones are copied out of it.
-The frame's checksum (protocol.seal) covers all of it.
+Records and payloads are those of the write-ahead log (storage/format.py): a leader encodes entries once, for its
+own log, and followers write what came. Large payloads become views of the frame, small ones are copied out of it.
+The frame's checksum (protocol.seal) covers all of it; those of records and payloads are for who reads the log.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from itertools import accumulate, pairwise
 from operator import attrgetter
@@ -22,16 +21,15 @@ from plait.wire.errors import BadRequest
 from replication.environment import Buffer
 from replication.machine import Entry
 from replication.peers.protocol import NUMBER_MAX
-from replication.peers.runs import Runs
 from replication.raft import messages as raft
 from replication.raft.messages import Append, Message
+from replication.run import Encoded, Run, encoded, payload_bytes_of
+from replication.storage.format import ENTRY, RECORD_BYTES, decode_rows
 
-ROW_BYTES = 29
-"""What an entry takes in a table."""
 COPY_BYTES = 2_048
-"""Mean size of entries up to which their payloads are copied out of the frame: a view would cost more than a small
-copy, keep the whole frame alive, and be one more object for the garbage collector to look at (measured: a third
-of the time for 650 entries of 100 bytes)."""
+"""Mean size of entries up to which they are copied out of the frame: views would cost more than a small copy, keep
+the whole frame alive, and be one more object for the garbage collector to look at (measured: a third of the time
+for 650 entries of 100 bytes)."""
 
 KINDS: tuple[type[Any], ...] = (
     raft.VoteRequest,
@@ -66,16 +64,13 @@ Addressed = tuple[int, Message]
 
 def payload_bytes(message: Message) -> int:
     """Payload that the message brings into a frame."""
-    return sum([len(entry.payload) for entry in message.entries]) if type(message) is Append else 0
+    return payload_bytes_of(message.entries) if type(message) is Append else 0
 
 
-def encode_message(group: int, message: Message, parts: list[Buffer], runs: Runs | None = None) -> list[Any]:
-    """The words of a message; its raw bytes are added to `parts`. Raises ValueError if it cannot be sent.
-
-    Entries that `runs` has are not encoded again.
-    """
+def encode_message(group: int, message: Message, parts: list[Buffer]) -> list[Any]:
+    """The words of a message; its raw bytes are added to `parts`. Raises ValueError if it cannot be sent."""
     if type(message) is Append:
-        return _encode_append(group, message, parts, runs)
+        return _encode_append(group, message, parts)
     tag, read = _READ[type(message)]
     return [tag, group, *read(message)]
 
@@ -100,102 +95,53 @@ def decode_messages(words: Sequence[Any], raw: memoryview) -> list[Addressed]:
     return batch
 
 
-def _encode_append(group: int, message: Append, parts: list[Buffer], runs: Runs | None) -> list[Any]:
+def _encode_append(group: int, message: Append, parts: list[Buffer]) -> list[Any]:
     entries = message.entries
     count, size_bytes = len(entries), 0
     if count:
         if entries[-1].index != message.previous_index + count:
             raise ValueError("an append's entries must follow one another")
-        size_bytes = _encode_run(message.previous_index, entries, parts, runs)
+        try:
+            found = encoded(group, entries)
+        except struct.error as error:
+            raise ValueError(f"entries behind {message.previous_index} cannot be sent: {error}") from None
+        parts.append(found.records)
+        parts += found.payloads
+        size_bytes = len(found.records) + found.payload_bytes
     head = [_APPEND, group, message.source, message.target, message.term, message.previous_index]
     return [*head, message.previous_term, message.commit, message.sequence, count, size_bytes]
-
-
-def _encode_run(base_index: int, entries: Sequence[Entry], parts: list[Buffer], runs: Runs | None) -> int:
-    if runs is None:
-        return encode_entries(base_index, entries, parts)
-    data = runs.find(entries)
-    if data is None:
-        found: list[Buffer] = []
-        encode_entries(base_index, entries, found)
-        data = runs.keep(entries, found)
-    parts.append(data)
-    return len(data)
 
 
 def _decode_append(row: list[Any], raw: memoryview, at: int) -> Addressed:
     _, group, source, target, term, previous, previous_term, commit, sequence, count, size_bytes = row
     if at + size_bytes > len(raw) or (not count and size_bytes):
         raise _malformed("an append that is larger than its frame")
-    entries = decode_entries(previous, count, raw[at : at + size_bytes]) if count else []
-    if entries and entries[-1].index != previous + count:
-        raise _malformed("an append with gaps")
+    entries = decode_run(group, previous, count, raw[at : at + size_bytes]) if count else []
     return group, Append(source, target, term, previous, previous_term, entries, commit, sequence)
 
 
-def encode_entries(base_index: int, entries: Sequence[Entry], parts: list[Buffer]) -> int:
-    """Add a table and the payloads to `parts`; their bytes. Indexes rise from above `base_index` on, gaps allowed.
+def decode_run(group: int, previous_index: int, count: int, raw: memoryview) -> Run:
+    """The entries of `count` records of that group and the payloads behind them, which must be all of `raw`.
 
-    Raises ValueError for entries that no table can hold.
+    Raises BadRequest.
     """
-    count = len(entries)
-    steps = [after - before for before, after in pairwise([base_index, *[entry.index for entry in entries]])]
-    if count and min(steps) < 1:
-        raise ValueError(f"entries behind {base_index} cannot be sent: their indexes do not rise")
-    payloads = [entry.payload for entry in entries]
-    lengths = list(map(len, payloads))
-    try:
-        table = struct.pack(
-            _table(count),
-            *steps,
-            *[entry.term for entry in entries],
-            *[entry.kind for entry in entries],
-            *[entry.mark for entry in entries],
-            *[entry.span for entry in entries],
-            *lengths,
-        )
-    except struct.error as error:
-        raise ValueError(f"entries behind {base_index} cannot be sent: {error}") from None
-    parts.append(table)
-    parts += payloads
-    return len(table) + sum(lengths)
-
-
-def decode_entries(base_index: int, count: int, raw: memoryview) -> list[Entry]:
-    """The entries of a table and the payloads behind it, which must be all of `raw`. Raises BadRequest."""
-    start = ROW_BYTES * count
-    if count < 0 or start > len(raw):
-        raise _malformed("a table of entries that is larger than what holds it")
-    columns = struct.unpack_from(_table(count), raw)
-    steps, lengths = columns[:count], columns[5 * count :]
+    start = RECORD_BYTES * count
+    if count <= 0 or start > len(raw):
+        raise _malformed("more records of entries than what holds them")
+    data = raw if len(raw) > COPY_BYTES * count else bytes(raw)
+    types, kinds, flags, spans, groups, indexes, terms, marks, lengths, _, _ = zip(
+        *decode_rows(raw, count), strict=True
+    )
+    if {*zip(types, flags, groups, strict=True)} != {(ENTRY, 0, group)}:
+        raise _malformed("records that are not of this group's entries")
+    if indexes != tuple(range(previous_index + 1, previous_index + 1 + count)):
+        raise _malformed("an append with gaps")
     ends = list(accumulate(lengths, initial=start))
     if ends[-1] != len(raw):
-        raise _malformed("a table of entries that does not cover its payloads")
-    if count and not min(steps):
-        raise _malformed("a table of entries whose indexes do not rise")
-    data = raw if len(raw) > COPY_BYTES * count else bytes(raw)
-    return list(
-        map(
-            Entry,
-            _indexes(base_index, steps),
-            columns[count : 2 * count],
-            columns[2 * count : 3 * count],
-            columns[3 * count : 4 * count],
-            columns[4 * count : 5 * count],
-            [data[begin:end] for begin, end in pairwise(ends)],
-        )
-    )
-
-
-def _indexes(base_index: int, steps: Sequence[int]) -> Iterable[int]:
-    indexes = accumulate(steps, initial=base_index)
-    next(indexes)
-    return indexes
-
-
-def _table(count: int) -> str:
-    """Little-endian, without gaps: step, term, kind, mark, span, length."""
-    return f"<{count}I{count}Q{count}B{count}q{count}I{count}I"
+        raise _malformed("records of entries that do not cover their payloads")
+    payloads = [data[begin:end] for begin, end in pairwise(ends)]
+    entries = map(Entry, indexes, terms, kinds, marks, spans, payloads)
+    return Run(entries, Encoded(group, bytes(data[:start]), (memoryview(data)[start:],), len(data) - start))
 
 
 def _malformed(what: str) -> BadRequest:

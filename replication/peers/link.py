@@ -44,7 +44,6 @@ from replication.peers.protocol import (
     seal,
     unseal,
 )
-from replication.peers.runs import Runs
 from replication.peers.settings import PeerSettings
 from replication.raft.messages import Append, Message
 
@@ -63,7 +62,6 @@ class Household(Protocol):
     process: int
     settings: PeerSettings
     counters: Counters
-    runs: Runs
 
     def seen(self, node: int) -> Life:
         """The last life of that node that was seen."""
@@ -257,13 +255,11 @@ class PeerLink(Actor):
         if not beat and not batch:
             return None
         household = self._household
-        if beat:
-            household.runs.forget()
         words: list[Any] = [self._rounds.speak().words() if beat else None]
         parts: list[Buffer] = []
         for group, message in batch:
             try:
-                words.append(encode_message(group, message, parts, household.runs))
+                words.append(encode_message(group, message, parts))
             except ValueError as error:
                 _logger.error("message cannot be sent", group=group, node=self.node, error=str(error))
             if type(message) is Append:

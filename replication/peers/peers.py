@@ -39,7 +39,6 @@ from replication.peers.protocol import (
     read_confirm,
     read_hello,
 )
-from replication.peers.runs import Runs
 from replication.peers.settings import PeerSettings
 from replication.raft.messages import Message
 
@@ -64,7 +63,6 @@ class Peers:
         self.identity = identity
         self.settings = settings or PeerSettings()
         self.counters = Counters()
-        self.runs = Runs()
         self.process = environment.random.getrandbits(PROCESS_BITS)
         self.lives: dict[int, Life] = {}
         """The last life seen of each node; whoever keeps it over restarts fills it in first."""

@@ -151,7 +151,8 @@ def _take_over(core: RaftCore, now_ns: int, append: Append, entries: Sequence[En
                 return False
             core.truncate_after(entry.index - 1)
             break
-    entries = entries[known:]
+    if known:
+        entries = entries[known:]
     if entries and entries[0].index <= log.last_index:
         _refuse(core, append)  # what was acknowledged may stand behind the damage: nothing is cut off
         return False

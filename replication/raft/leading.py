@@ -26,6 +26,7 @@ from replication.raft.messages import (
 from replication.raft.progress import Pace, Progress
 from replication.raft.quorum import agreed, has_quorum
 from replication.raft.settings import NS_PER_MS
+from replication.run import Run, payload_bytes_of
 
 if TYPE_CHECKING:
     from replication.raft.core import RaftCore
@@ -61,10 +62,10 @@ def track(core: RaftCore, now_ns: int) -> None:
 
 def append(core: RaftCore, now_ns: int, entries: list[Entry]) -> None:
     """Write entries of this term; they are sent with the next `take`."""
-    core.write(entries)
-    size_bytes = _size_of(entries)
-    core.uncommitted.append((entries[-1].index, size_bytes))
-    core.uncommitted_bytes += size_bytes
+    run = Run(entries)
+    core.write(run)
+    core.uncommitted.append((run[-1].index, run.payload_bytes))
+    core.uncommitted_bytes += run.payload_bytes
     core.dirty = bool(core.progress)
 
 
@@ -140,7 +141,7 @@ def loaded(core: RaftCore, now_ns: int, progress: Progress, first_index: int, en
     core.dirty = True
     wanted = progress.next == first_index and progress.pace in (Pace.PROBE, Pace.REPLICATE)
     if wanted and entries and core.log.term_at(entries[-1].index) == entries[-1].term:
-        _append_to(core, now_ns, progress, entries, _size_of(entries))
+        _append_to(core, now_ns, progress, entries)
     elif wanted and not entries and first_index > core.log.snapshot_index:
         pause(core, progress)  # damaged, it seems: not to be asked for again at once
         core.output.checkpoint |= core.applied_index >= first_index  # and a snapshot would cover it
@@ -182,7 +183,7 @@ def collect(core: RaftCore) -> None:
         _confirm_reads(core)
     if core.dirty:
         core.dirty = False
-        runs: dict[int, _Run | None] = {}
+        runs: dict[int, Sequence[Entry] | None] = {}
         for progress in core.progress.values():
             _send_log(core, progress, runs)
 
@@ -270,23 +271,15 @@ def _repair(core: RaftCore, progress: Progress) -> None:
         core.output.checkpoint = True
 
 
-_Run = tuple[Sequence[Entry], int]
-"""Entries of the log that follow one another, and the bytes of their payloads."""
-
-
-def _run(core: RaftCore, first_index: int, runs: dict[int, _Run | None]) -> _Run | None:
+def _run(core: RaftCore, first_index: int, runs: dict[int, Sequence[Entry] | None]) -> Sequence[Entry] | None:
     """What may be sent from there on; None: not in memory. Followers at the same place are given the same."""
     if first_index not in runs:
         entries = core.log.cached(first_index, core.settings.append_bytes)
-        runs[first_index] = (entries, _size_of(entries)) if entries is not None else None
+        runs[first_index] = entries if entries is None or type(entries) is Run else Run(entries)
     return runs[first_index]
 
 
-def _size_of(entries: Sequence[Entry]) -> int:
-    return sum([len(entry.payload) for entry in entries])
-
-
-def _send_log(core: RaftCore, progress: Progress, runs: dict[int, _Run | None]) -> None:
+def _send_log(core: RaftCore, progress: Progress, runs: dict[int, Sequence[Entry] | None]) -> None:
     settings = core.settings
     now_ns = core.now_ns
     while not progress.loading:
@@ -299,7 +292,7 @@ def _send_log(core: RaftCore, progress: Progress, runs: dict[int, _Run | None]) 
             return
         if progress.pace is Pace.REPLICATE and progress.full(settings.window_messages, settings.window_bytes):
             return
-        run: _Run | None = ((), 0)
+        run: Sequence[Entry] | None = ()
         if progress.next <= core.log.last_index:
             run = _run(core, progress.next, runs)
         elif not progress.asked:
@@ -309,10 +302,10 @@ def _send_log(core: RaftCore, progress: Progress, runs: dict[int, _Run | None]) 
             progress.probed_ns = now_ns if progress.pace is Pace.PROBE else None
             core.output.wanted.append((progress.replica, progress.next))
             return
-        _append_to(core, now_ns, progress, *run)
+        _append_to(core, now_ns, progress, run)
 
 
-def _append_to(core: RaftCore, now_ns: int, progress: Progress, entries: Sequence[Entry], size_bytes: int) -> None:
+def _append_to(core: RaftCore, now_ns: int, progress: Progress, entries: Sequence[Entry]) -> None:
     previous = progress.next - 1
     previous_term = core.log.term_at(previous)
     if previous_term is None:
@@ -334,7 +327,7 @@ def _append_to(core: RaftCore, now_ns: int, progress: Progress, entries: Sequenc
     if progress.pace is Pace.PROBE:
         progress.probed_ns = now_ns
     elif entries:
-        progress.sent(entries[-1].index, size_bytes, now_ns)
+        progress.sent(entries[-1].index, payload_bytes_of(entries), now_ns)
 
 
 def _offer(core: RaftCore, progress: Progress, now_ns: int) -> None:

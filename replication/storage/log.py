@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from plait.wire.errors import StorageDamaged
-from replication.environment import Clock
+from replication.environment import Buffer, Clock
 from replication.machine import KIND_MEMBERSHIP, Checkpoint, Entry, Range
+from replication.run import Run, encoded
 from replication.storage.damage import Damage, DamageKind, kind_of
 from replication.storage.format import (
     DAMAGE,
     HARD_STATE,
     TRUNCATE,
     HardState,
-    encode_entries,
     encode_note,
 )
 from replication.storage.ranges import range_of, touches
@@ -115,6 +115,7 @@ class GroupLog:
         self._touch = touch
         self._touched = 0
         self._truncations = 0
+        self._newest: Run | None = None  # what the log ends with, until its place is known: leaders send it next
 
     # ---- what is where
 
@@ -181,13 +182,16 @@ class GroupLog:
         if hard_state is not None:
             table.append(encode_note(HARD_STATE, self.group, hard_state.vote, hard_state.term))
             self.hard_state = hard_state
-        payloads: list[bytes | bytearray | memoryview] = []
+        payloads: Sequence[Buffer] = ()
         payload_bytes = last_index = 0
         if entries:
             assert self.install is None or not self.install.committing, "the log is being replaced"
-            payload_bytes = encode_entries(self.group, entries, table, payloads)
+            found = encoded(self.group, entries)
+            table.append(found.records)
+            payloads, payload_bytes = found.payloads, found.payload_bytes
             last_index = self._extend(entries)
             self.tail.append(entries)
+            self._newest = entries if type(entries) is Run else None
         records = len(entries) + (hard_state is not None)
         self._wal.append(Append(self, table, records, payloads, payload_bytes, last_index, done))
 
@@ -205,6 +209,7 @@ class GroupLog:
             self._touched = number
             self._touch(number, self)
         if last_index:
+            self._newest = None
             self.tail.placed(number, last_index)
 
     def attach(self, source: Source) -> None:
@@ -223,6 +228,9 @@ class GroupLog:
 
     def cached(self, first_index: int, max_bytes: int) -> list[Entry] | None:
         """Entries from `first_index` on, without gaps, up to `max_bytes` but at least one; None: not in memory."""
+        newest = self._newest
+        if newest is not None and newest[0].index == first_index and newest.payload_bytes <= max_bytes:
+            return newest
         entries = self.tail.from_index(first_index, max_bytes)
         return self._sound(entries) or None if entries and self.damages else entries
 
@@ -446,6 +454,7 @@ class GroupLog:
         if not keeps_rest:
             self.tail.replaced(row.index)
         self._truncations += 1
+        self._newest = None
         self.cuts = list(row.cuts)
         self.install_parts([*self._take_parts(), *parts])
         self.last_index, self.last_term = row.last_index, row.last_term
@@ -463,6 +472,7 @@ class GroupLog:
         """Entries behind `index` are no part of the log; those in segments of flushes up to `through` neither."""
         term = self.term_at(index) or 0
         self._truncations += 1
+        self._newest = None
         self.tail.truncate_after(index)
         self.cuts = [cut for cut in self.cuts if cut.through > through or cut.index < index]
         self.cuts.append(Cut(through, index))  # those that it implies were left out
@@ -478,19 +488,20 @@ class GroupLog:
     # ---- within
 
     def _extend(self, entries: Sequence[Entry]) -> int:
-        index = self.last_index
-        for entry in entries:
+        index, last_mark = self.last_index, self.last_mark
+        for entry in entries:  # as `note_mark`, but a call for each entry would take as long as all the rest
             index += 1
             assert entry.index == index, "entries are appended without gaps"
-            self.note_mark(entry)
+            mark = entry.mark + (entry.span or 1) - 1
+            if mark > last_mark:
+                last_mark = mark
+        self.last_mark = last_mark
         self.last_index, self.last_term = index, entries[-1].term
         return index
 
     def note_mark(self, entry: Entry) -> None:
         """The log has this entry now."""
-        mark = entry.mark + entry.span - 1 if entry.span else entry.mark
-        if mark > self.last_mark:
-            self.last_mark = mark
+        self.last_mark = max(self.last_mark, entry.mark + (entry.span or 1) - 1)
 
     async def _read_marks(self, stretch: Stretch, mark: int, max_bytes: int) -> list[Entry]:
         """What the stretch has from the mark on; worth nothing if the log was cut or replaced meanwhile."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from replication.environment import Buffer
 from replication.machine import Entry
 from replication.peers.beats import BUCKETS, Rounds, Sleepers, read_beat
 from replication.peers.channels import Answer, Channels
-from replication.peers.codec import decode_entries, decode_messages, encode_message
+from replication.peers.codec import decode_messages, decode_run, encode_message
 from replication.peers.lives import Life
 from replication.peers.protocol import (
     BULK_WORDS,
@@ -207,14 +206,13 @@ def test_frames_with_bytes_changed_hand_nothing_on(data: st.DataObject) -> None:
         assert not survive(node, changed)
 
 
-@given(st.integers(0, 2**63), st.integers(-1, 9), st.binary(max_size=120))
-def test_any_table_of_entries(base_index: int, count: int, raw: bytes) -> None:
+@given(st.integers(0, 2**63), st.integers(-1, 9), st.binary(max_size=240))
+def test_any_records_of_entries(previous_index: int, count: int, raw: bytes) -> None:
     try:
-        entries = decode_entries(base_index, count, memoryview(raw))
+        entries = decode_run(7, previous_index, count, memoryview(raw))
     except BadRequest:
         return
-    assert len(entries) == count
-    assert all(before.index < after.index for before, after in pairwise(entries))
+    assert [entry.index for entry in entries] == list(range(previous_index + 1, previous_index + 1 + count))
 
 
 def test_a_bomb_of_nested_lists_is_refused() -> None:

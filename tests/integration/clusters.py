@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -18,7 +18,9 @@ from node.partition import Partition
 from plait.wire.errors import PlaitError
 from replication.actor import Promise
 from replication.environment import Environment
+from replication.group import Group
 from replication.real import real_environment
+from replication.storage.log import GroupLog
 from replication.storage.store import LOCK, StorageSettings
 
 T = TypeVar("T")
@@ -96,6 +98,7 @@ class Cluster:
             node_id=node_id,
             initial=self._peers,
             native=self._native[node_id],
+            spread_leaders=False,
         )
 
     def begin(self, *node_ids: int) -> None:
@@ -136,29 +139,40 @@ class Cluster:
         return found[0]
 
     async def gathered(self, *names: str) -> Node:
-        """The node that serves all of these, and the catalogue."""
+        """The node that serves all partitions of these, however long that takes to be so."""
         found: list[Node] = []
 
         def look() -> bool:
-            found[:] = [node for node in self.nodes if _leads(node, "", 0) and all(_all_led(node, names))]
+            found[:] = [node for node in self.nodes if all(_all_led(node, names))]
             return bool(found)
 
         await until(look)
         return found[0]
 
-    async def move(self, leader: Node, to: int = 0) -> None:
-        """Leadership of the catalogue goes to another node, and with it all the rest."""
-        own = leader.node_id
-        target = to or next(node_id for node_id in self.members if node_id != own)
+    async def move(self, name: str, to: int = 0) -> None:
+        """Leadership of a partition goes to another node."""
+        leader = await self.leader(name)
+        target = to or next(node_id for node_id in self.members if node_id != leader.node_id)
+        group = self.replica(leader.node_id, name).group
+        replica = next(replica for replica, node in group.membership.voters.items() if node == target)
 
         def moved() -> bool:
-            group = leader.metadata.replica.group
-            assert group is not None
-            if group.leader_node == own and leader.metadata.replica.ready:
-                group.transfer(target)
-            return group.leader_node == target and self.node(target).metadata.replica.ready
+            if group.ready:
+                group.transfer(replica)
+            return group.leader_node == target and _leads(self.node(target), name, 0)
 
         await until(moved)
+
+    async def handed_over(self, group: Group, to: Node) -> None:
+        """That node leads the group, as far as this replica knows."""
+
+        def look() -> bool:
+            if group.ready:
+                replica = next(each for each, node in group.membership.voters.items() if node == to.node_id)
+                group.transfer(replica)
+            return group.leader_node == to.node_id
+
+        await until(look)
 
     def has(self, node_id: int, name: str) -> bool:
         """Whether a node has opened its replicas of a topic."""
@@ -169,6 +183,11 @@ class Cluster:
         found = _partitions(self.node(node_id), name)
         assert found is not None
         return found[partition]
+
+    def log(self, node_id: int, name: str, partition: int = 0) -> GroupLog:
+        """The log of that replica."""
+        group = self.replica(node_id, name, partition).group
+        return self.node(node_id).groups.log_of(group.group, group.replica)
 
     async def agreed(self, name: str, partition: int = 0) -> None:
         """Until all nodes that live have applied the same, and it has made the same state of all of them."""
@@ -184,7 +203,7 @@ class Cluster:
         await until(look)
 
 
-def _partitions(node: Node, name: str) -> list[Partition] | None:
+def _partitions(node: Node, name: str) -> Mapping[int, Partition] | None:
     topic = node.metadata.catalogue.topic(name)
     return node.replicas.partitions(topic.topic_id) if topic is not None else None
 
@@ -192,7 +211,7 @@ def _partitions(node: Node, name: str) -> list[Partition] | None:
 def _all_led(node: Node, names: tuple[str, ...]) -> Iterator[bool]:
     for name in names:
         partitions = _partitions(node, name)
-        yield partitions is not None and all(partition.failure is None for partition in partitions)
+        yield partitions is not None and all(partition.failure is None for partition in partitions.values())
 
 
 def _leads(node: Node, name: str, partition: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import trio
 
 from node.broker import Attachment
 from node.node import Node
-from plait.wire.errors import NotFound, NotLeader, PlaitError, Unavailable
+from plait.wire.errors import NotLeader, PlaitError, Unavailable
 from replication.storage.store import StorageSettings
 from tests.integration.clusters import LOOK_S, NODES, WAIT_S, Cluster, patiently, running_cluster, until
 from tests.integration.nodes import Inbox, batch_of, consume, idempotent
@@ -27,33 +28,6 @@ async def test_any_node_takes_a_creation_and_all_of_them_have_it(tmp_path: Path)
         assert len({node.broker.cluster_id for node in cluster.nodes}) == 1
         first = await patiently(lambda: cluster.node(1).broker.new_producer())
         assert await patiently(lambda: cluster.node(2).broker.new_producer()) != first
-
-
-async def test_a_node_that_does_not_lead_says_who_does_and_where(tmp_path: Path) -> None:
-    async with running_cluster(tmp_path) as cluster:
-        await patiently(lambda: cluster.node(1).broker.create("queue", "jobs", {}))
-        leader = await cluster.gathered("jobs")
-        other = next(node for node in cluster.nodes if node is not leader)
-        await until(
-            lambda: (
-                cluster.has(_id(other), "jobs")
-                and cluster.replica(_id(other), "jobs").group.leader_node == _id(leader)
-            )
-        )
-        host, port = cluster.settings(_id(leader)).native or ("", 0)
-        for refused in (
-            other.broker.publish("jobs", 0, batch_of(b"x"), "c"),
-            other.broker.describe("jobs"),
-            other.broker.locate("jobs", 0, "end"),
-            other.broker.subscriptions("jobs"),
-        ):
-            with pytest.raises(NotLeader) as found:
-                await refused.wait()
-            assert found.value.details == {"leader": _id(leader), "address": f"{host}:{port}"}
-        with pytest.raises(NotLeader):
-            await consume(other.broker, "jobs")
-        with pytest.raises(NotFound):
-            await other.broker.publish("nothing", 0, batch_of(b"x"), "c").wait()
 
 
 async def test_a_new_leader_serves_what_the_old_one_acknowledged(tmp_path: Path) -> None:
@@ -85,7 +59,7 @@ async def test_consumers_are_told_when_leadership_moves_and_their_leases_come_ba
         inbox, attachment = await consume(leader.broker, "jobs")
         await inbox.wait_for(2)
         await attachment.settle(0, "ack", 0, [(inbox.items[0][1], 0, 0)]).wait()
-        await cluster.move(leader)
+        await cluster.move("jobs")
         await until(lambda: inbox.error is not None)
         assert isinstance(inbox.error, NotLeader)
         again, attachment = await _receive(cluster, "jobs")
@@ -131,7 +105,7 @@ async def test_a_node_that_was_away_finds_what_was_created_and_loses_what_was_de
         groups = cluster.node(1).metadata.catalogue.topic("old").groups  # type: ignore[union-attr]
         away = next(node for node in cluster.nodes if not node.metadata.replica.ready)
         away_id = _id(away)
-        await until(lambda: set(groups) <= set(away.store.groups()))
+        await until(lambda: all(away.groups.replicas_of(group) for group in groups))
         await cluster.kill(away_id)
         leader = await cluster.leader()
         await patiently(lambda: leader.broker.create("topic", "new", {}))
@@ -139,7 +113,7 @@ async def test_a_node_that_was_away_finds_what_was_created_and_loses_what_was_de
         await cluster.start(away_id)
         back = cluster.node(away_id)
         await until(lambda: back.metadata.catalogue.topic("new") is not None)
-        await until(lambda: not set(groups) & set(back.store.groups()))
+        await until(lambda: not any(back.groups.replicas_of(group) for group in groups))
         await cluster.agreed("new")
 
 
@@ -162,7 +136,7 @@ async def test_a_node_that_was_away_for_long_is_given_a_snapshot(tmp_path: Path)
             if number % 10:
                 item = inbox.items[-1]
                 await attachment.settle(0, "ack", 0, [(item[1], item[2], item[2])]).wait()
-        log = leader.store.log(cluster.replica(_id(leader), "jobs").group.group)
+        log = cluster.log(_id(leader), "jobs")
         await until(lambda: log.snapshot_index > 60)
         await cluster.start(away_id)
         await cluster.agreed("jobs")
@@ -171,42 +145,29 @@ async def test_a_node_that_was_away_for_long_is_given_a_snapshot(tmp_path: Path)
         await attachment.detach().wait()
         keeper = await cluster.gathered("jobs")
         if _id(keeper) != away_id:  # what it was sent is whole: it can lead, and deliver
-            await cluster.move(keeper, away_id)
+            await cluster.move("jobs", away_id)
         again, _ = await _receive(cluster, "jobs", 4)
         assert [value.split(b" ")[0] for value in again.values[:4]] == [b"0", b"10", b"20", b"30"]
-
-
-async def test_what_was_led_elsewhere_is_gathered_again(tmp_path: Path) -> None:
-    async with running_cluster(tmp_path) as cluster:
-        for number in range(5):
-            await patiently(lambda n=number: cluster.node(1).broker.create("queue", f"q{n}", {}))  # type: ignore[misc]
-        names = [f"q{number}" for number in range(5)]
-        leader = await cluster.gathered(*names)
-        other = next(node for node in cluster.nodes if node is not leader)
-        for name in names:
-            group = cluster.replica(_id(leader), name).group
-            await group.transfer(_id(other)).wait()
-        await cluster.gathered(*names)
-        await cluster.move(leader)
-        await cluster.gathered(*names)
 
 
 async def test_a_cluster_starts_again_when_all_nodes_were_down(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         await patiently(lambda: cluster.node(1).broker.create("topic", "events", {"partitions": 3}))
-        leader = await cluster.gathered("events")
+        leader = cluster.node(1)
         for number in range(30):
-            await leader.broker.publish("events", number % 3, batch_of(b"%d" % number), "c").wait()
+            publish = partial(leader.broker.publish, "events", number % 3, batch_of(b"%d" % number), "c")
+            await patiently(publish)
         await patiently(lambda: leader.broker.commit("billing", "events", [(0, 4)]))
         cluster_id = leader.broker.cluster_id
         for node_id in NODES:
             await cluster.kill(node_id)
         await cluster.start(*NODES)
-        leader = await cluster.gathered("events")
+        leader = cluster.node(2)
         assert leader.broker.cluster_id == cluster_id
         assert leader.broker.incarnation == 2
         for partition in range(3):
-            assert (await leader.broker.locate("events", partition, "end").wait()).offset == 10
+            end = await patiently(partial(leader.broker.locate, "events", partition, "end"))
+            assert end.offset == 10
         assert await patiently(lambda: leader.broker.committed("billing", "events")) == [(0, 4)]
         assert (await leader.broker.publish("events", 0, batch_of(b"more"), "c").wait()).base_offset == 10
 

@@ -34,8 +34,7 @@ async def fill(cluster: Cluster) -> int:
 
 
 def log_of(cluster: Cluster, node_id: int) -> GroupLog:
-    group = cluster.replica(node_id, "events").group.group
-    return cluster.node(node_id).store.log(group)
+    return cluster.log(node_id, "events")
 
 
 def rot(path: Path, *positions: int) -> None:
@@ -79,7 +78,7 @@ async def mended(cluster: Cluster, node_id: int) -> None:
     await cluster.agreed("events")
     leader = await cluster.gathered("events")
     if leader is not cluster.node(node_id):
-        await cluster.move(leader, node_id)
+        await cluster.move("events", node_id)
     await until(lambda: cluster.replica(node_id, "events").failure is None)
     found = await read_all(cluster.node(node_id).broker, "events")
     assert found == [value_of(number) for number in range(RECORDS)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import fields
 from typing import Any
 
@@ -17,17 +16,17 @@ from replication.machine import Entry
 from replication.peers.codec import (
     COPY_BYTES,
     KINDS,
-    ROW_BYTES,
     Addressed,
-    decode_entries,
     decode_messages,
-    encode_entries,
+    decode_run,
     encode_message,
     payload_bytes,
 )
 from replication.peers.protocol import CONTROL_WORDS, seal, unseal
 from replication.raft import messages as raft
 from replication.raft.messages import Append, Beat, Lost, Message, VoteAnswer
+from replication.run import Run, encoded
+from replication.storage.format import HARD_STATE, RECORD_BYTES, encode_entries, encode_note
 
 NUMBERS = st.integers(0, 2**63 - 1) | st.integers(0, 300)
 TERMS = st.integers(0, 2**64 - 1)
@@ -101,13 +100,15 @@ def test_the_words_of_messages_are_these() -> None:
     assert words == [
         [5, 70, 1, 2, 5, 10, 3],
         [2, 71, 3, 4, 9, True, False],
-        [3, 72, 1, 2, 6, 7, 5, 4, 11, 2, 2 * ROW_BYTES + 3],
+        [3, 72, 1, 2, 6, 7, 5, 4, 11, 2, 2 * RECORD_BYTES + 3],
         [3, 73, 1, 2, 6, 7, 5, 4, 12, 0, 0],
         [12, 74, 1, 2, 3, 4],
     ]
-    table = struct.pack("<2I2Q2B2q2I2I", 1, 1, 5, 6, 1, 255, 100, -1, 10, 0, 3, 0)
-    assert b"".join(parts) == table + b"abc"
-    assert decode_messages(words, memoryview(table + b"abc")) == batch
+    table: list[bytes] = []
+    encode_entries(72, entries, table, [])
+    raw = b"".join([*table, b"abc"])
+    assert b"".join(parts) == raw
+    assert decode_messages(words, memoryview(raw)) == batch
 
 
 @given(BATCHES)
@@ -189,35 +190,54 @@ def test_bytes_that_no_message_takes_are_refused() -> None:
         decode_messages([[5, 70, 1, 2, 5, 10, 3]], memoryview(b"1"))
 
 
-def test_entries_may_have_gaps_but_an_append_may_not() -> None:
-    entries = [Entry(5, 1, 1, 0, 1, b"a"), Entry(9, 1, 1, 0, 1, b"bc")]
-    parts: list[Buffer] = []
-    size_bytes = encode_entries(3, entries, parts)
-    raw = memoryview(b"".join(parts))
-    assert len(raw) == size_bytes
-    assert decode_entries(3, 2, raw) == entries
-    with pytest.raises(BadRequest, match="gaps"):
-        decode_messages([[3, 1, 1, 2, 6, 4, 5, 4, 11, 2, size_bytes]], raw)
+def raw_of(group: int, entries: list[Entry]) -> memoryview:
+    found = encoded(group, entries)
+    return memoryview(b"".join([found.records, *found.payloads]))
+
+
+def test_a_run_is_all_of_its_bytes_and_of_one_group() -> None:
+    entries = [Entry(5, 1, 1, 0, 1, b"a"), Entry(6, 1, 1, 0, 1, b"bc")]
+    raw = raw_of(7, entries)
+    assert decode_run(7, 4, 2, raw) == entries
     with pytest.raises(BadRequest, match="cover"):
-        decode_entries(3, 2, memoryview(raw.tobytes() + b"x"))
-    with pytest.raises(BadRequest, match="larger"):
-        decode_entries(3, 3, raw)
-    with pytest.raises(BadRequest, match="do not rise"):
-        decode_entries(3, 1, memoryview(struct.pack("<IQBqII", 0, 1, 1, 0, 1, 0)))
+        decode_run(7, 4, 2, memoryview(raw.tobytes() + b"x"))
+    with pytest.raises(BadRequest, match="more records"):
+        decode_run(7, 4, 3, raw)
+    with pytest.raises(BadRequest, match="not of this group"):
+        decode_run(8, 4, 2, raw)
+    with pytest.raises(BadRequest, match="not of this group"):
+        decode_run(7, 4, 1, memoryview(encode_note(HARD_STATE, 7, 5, 1)))
+
+
+@pytest.mark.parametrize("indexes", [(5, 7), (6, 5), (5, 5), (4, 5), (6, 7)])
+def test_an_append_with_gaps_is_refused(indexes: tuple[int, int]) -> None:
+    raw = raw_of(7, [Entry(index, 1, 1, 0, 1, b"x") for index in indexes])
+    with pytest.raises(BadRequest, match="gaps"):
+        decode_messages([[3, 7, 1, 2, 6, 4, 5, 4, 11, 2, len(raw)]], raw)
+
+
+@given(appends())
+def test_what_came_is_written_and_sent_on_as_it_came(append: Append) -> None:
+    words, parts = encode([(7, append)])
+    (again,) = decode_messages(words, memoryview(b"".join(parts)))
+    assert isinstance(again[1], Append)
+    if append.entries:
+        assert isinstance(again[1].entries, Run)
+        assert encode([again])[0] == words
+        assert b"".join(encode([again])[1]) == b"".join(parts)
 
 
 @pytest.mark.parametrize(
     "entry",
     [
-        Entry(2**33, 1, 1, 0, 1, b""),
         Entry(1, 2**64, 1, 0, 1, b""),
         Entry(1, 1, 256, 0, 1, b""),
         Entry(1, 1, 1, 2**63, 1, b""),
         Entry(1, 1, 1, 0, 2**32, b""),
-        Entry(0, 1, 1, 0, 1, b""),
+        Entry(2, 1, 1, 0, 1, b""),
         Entry(-1, 1, 1, 0, 1, b""),
     ],
 )
-def test_an_entry_that_no_table_holds_is_an_error_of_the_sender(entry: Entry) -> None:
-    with pytest.raises(ValueError, match="cannot be sent"):
-        encode_entries(0, [entry], [])
+def test_an_entry_that_no_record_holds_is_an_error_of_the_sender(entry: Entry) -> None:
+    with pytest.raises(ValueError, match=r"cannot be sent|must follow"):
+        encode_message(7, Append(1, 2, 1, 0, 0, [entry], 0, 1), [])

@@ -13,6 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from replication.machine import KIND_MEMBERSHIP, Checkpoint, Entry
 from replication.real import real_environment
+from replication.run import Run
 from replication.storage.damage import Damage, StorageFailed, StorageLocked
 from replication.storage.format import HardState
 from replication.storage.store import Store
@@ -64,6 +65,35 @@ async def test_reads_see_an_append_at_once_and_its_confirmation_comes_when_it_is
         assert order == []
         await append(log, [])
         assert order == [1, 2, 3]
+
+
+async def test_what_was_appended_last_is_given_as_it_came_until_the_writer_takes_it(
+    autojump_clock: MockClock,
+) -> None:
+    async with opened(new_disk()) as store:
+        log = store.create(1)
+        first, second = Run(batches(1, 2)), Run(batches(3, 4))
+        log.append(first, None, lambda error: None)
+        assert log.cached(1, 10_000) is first
+        log.append(second, None, lambda error: None)
+        assert log.cached(3, 10_000) is second
+        assert plain(log.cached(1, 10_000)) == plain(batches(1, 4))
+        assert plain(log.cached(4, 10_000)) == plain([batch(4)])
+        assert plain(log.cached(3, 1)) == plain([batch(3)])
+        log.append(batches(5, 5), None, lambda error: None)
+        assert plain(log.cached(3, 10_000)) == plain(batches(3, 5))
+        await append(log, Run(batches(6, 6)))
+        assert plain(log.cached(6, 10_000)) == plain([batch(6)])
+
+
+async def test_what_was_cut_off_is_not_given_as_what_was_appended_last(autojump_clock: MockClock) -> None:
+    async with opened(new_disk()) as store:
+        log = store.create(1)
+        log.append(Run(batches(1, 3)), None, lambda error: None)
+        log.truncate_after(1, lambda error: None)
+        assert plain(log.cached(1, 10_000)) == plain([batch(1)])
+        log.append(Run([batch(2, term=2)]), None, lambda error: None)
+        assert plain(log.cached(1, 10_000)) == plain([batch(1), batch(2, term=2)])
 
 
 async def test_many_appends_share_one_sync(autojump_clock: MockClock) -> None:

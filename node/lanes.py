@@ -1,0 +1,370 @@
+"""Publishes on their way from a client's node to the partition's leader, wherever that is: one lane a partition.
+
+    offer ──> lane: 7 8 9 ──in order──> leader ──> stored, refused ──> answered
+                    ^                     │
+                    └── leader is gone ───┘ once nothing is under way any more: what is not answered, in order
+
+A publish has its number for good. What may have been stored and was not heard of goes again with the same number,
+to whoever leads by then, and is stored once (node/origins.py). So a producer sees a change of leaders as a delay,
+whether it is idempotent or not. The partition was chosen before, and is not chosen anew.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from cluster.routing import SEARCH_MS, Ask, Rest, Search
+from node.door import CHANNEL, CLIENT_GONE, PUBLISH, client_of
+from node.leaders import Leaders
+from node.origins import NO_ORIGIN, ORIGIN_WINDOW
+from node.partition import ClientGone
+from node.publishing import PUBLISH_WAIT_MS, Publish, Published
+from node.questions import post
+from node.replicas import Replicas
+from node.routes import nobody, passes, told
+from plait.wire.batch import BatchHeader
+from plait.wire.errors import Closed, NotFound, NotLeader, OutcomeUnknown, Overloaded, PlaitError
+from replication.actor import Actor, Host, Promise
+from replication.environment import Buffer
+from replication.peers.channels import Heard
+from replication.peers.peers import Peers
+
+PUBLISH_MS = PUBLISH_WAIT_MS + SEARCH_MS
+"""How long a publish is under way at the most, before its client is told that nobody knows."""
+LANE_PUBLISHES_MAX = 8_192
+"""Publishes of one node's clients to one partition that wait or are under way; further ones are refused."""
+LANE_BYTES_UNDER_WAY = 4 << 20
+"""Their bytes that are asked of another node at a time; one larger publish may be alone."""
+LANE_RETRY_MS = 100
+"""What is told to whoever meets a full lane."""
+CLIENT_GONE_MS = 5_000
+"""How long a leader may take to hear that a client is gone; what waits for it there ends by itself later."""
+NS_PER_MS = 1_000_000
+
+
+@dataclass(slots=True, eq=False)
+class Parcel:
+    """One publish."""
+
+    batch: Buffer
+    header: BatchHeader
+    client: str
+    arrived_ns: int
+    promise: Promise[Published] = field(default_factory=Promise)
+    number: int = 0
+    attempt: Promise[Published] | None = None
+    """What it was asked with, while it is under way."""
+    doubtful: bool = False
+    """It may be stored."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its batch."""
+        return len(self.batch)
+
+
+class Attempt(Promise[Published]):
+    """The answer to one try. Whoever holds it sees whether the client waits for it still."""
+
+    __slots__ = ("_parcel",)
+
+    def __init__(self, parcel: Parcel) -> None:
+        self._parcel = parcel
+        super().__init__()
+
+    @property
+    def abandoned(self) -> bool:
+        """The client does not wait any more."""
+        return self._parcel.promise.abandoned
+
+    @abandoned.setter
+    def abandoned(self, value: bool) -> None:
+        """Nobody but the client says so."""
+
+
+class Lane(Actor):
+    """The publishes of this node's clients to one partition."""
+
+    def __init__(self, lanes: Lanes, group: int, name: str) -> None:
+        super().__init__(lanes.host, f"lane/{name}")
+        self._lanes = lanes
+        self._group = group
+        self._partition_name = name
+        self._number = 0
+        self._parcels: OrderedDict[int, Parcel] = OrderedDict()  # all that are not answered, by number
+        self._waiting: OrderedDict[int, Parcel] = OrderedDict()  # those of them that are not under way
+        self._under_way_bytes = 0
+        self._target = 0
+        """The node that all under way were sent to; 0: none."""
+        self._term = 0
+        """In which it leads, as far as is known."""
+        self._stream = 0
+        self._place = 0
+        self._turning_back = False
+        """Something has come back: nothing more is sent to this target."""
+        self._search: Search | None = None
+        self._seeking_ns = 0
+
+    def __len__(self) -> int:
+        return len(self._parcels)
+
+    def offer(self, parcel: Parcel) -> None:
+        """Take a publish up; its promise is kept for its client."""
+        if self.stopped:
+            parcel.promise.reject(NotFound(f"{self._partition_name} was deleted; nothing was stored"))
+        elif len(self._parcels) >= LANE_PUBLISHES_MAX:
+            parcel.promise.reject(
+                Overloaded(
+                    f"{self._partition_name} has {LANE_PUBLISHES_MAX} publishes waiting on this node; "
+                    "the batch was not stored; try again",
+                    reason="lane",
+                    retry_after_ms=LANE_RETRY_MS,
+                )
+            )
+        else:
+            self._number += 1
+            parcel.number = self._number
+            self._parcels[parcel.number] = self._waiting[parcel.number] = parcel
+            self._pump()
+
+    def client_gone(self, client: str) -> None:
+        """Nobody waits for that client's publishes any more; those that nobody took yet are dropped."""
+        mine = [parcel for parcel in self._parcels.values() if parcel.client == client]
+        for parcel in mine:
+            if parcel.attempt is None and not parcel.doubtful:
+                self._end(parcel)
+                parcel.promise.reject(Closed("the client is gone; its publish was not stored"))
+        if not any(parcel.attempt is not None for parcel in mine):
+            return
+        if self._target == self._lanes.node_id:
+            partition = self._lanes.replicas.partition_of(self._group)
+            if partition is not None:
+                partition.post(ClientGone(client), always=True)
+        elif self._lanes.peers is not None:
+            head = [CLIENT_GONE, self._group, self._lanes.owner(client)]
+            self._lanes.peers.ask(self._target, CHANNEL, head, timeout_ms=CLIENT_GONE_MS)
+
+    def handle(self, messages: list[Any]) -> None:
+        """The time for another try has come, or somebody's time is over."""
+        self._pump()
+
+    def close(self) -> None:
+        """The partition is deleted, or the node closes."""
+        self.stop()
+        for parcel in list(self._parcels.values()):
+            parcel.attempt = None
+            self._end(parcel)
+            parcel.promise.reject(NotFound(f"{self._partition_name} was deleted; nothing was stored"))
+
+    # sending
+
+    def _pump(self) -> None:
+        """Send what can be sent, in order."""
+        if self._turning_back or self.stopped:
+            return
+        if self._waiting and not self._target and not self._choose():
+            return
+        while self._waiting and self._target and not self._turning_back:
+            parcel = next(iter(self._waiting.values()))
+            if not self._has_room(parcel):
+                return
+            del self._waiting[parcel.number]
+            self._send(parcel)
+
+    def _has_room(self, parcel: Parcel) -> bool:
+        if not self._lanes.incarnation:
+            return True
+        if parcel.number - next(iter(self._parcels)) >= ORIGIN_WINDOW:
+            return False
+        here = self._target == self._lanes.node_id
+        return (
+            here
+            or not self._under_way_bytes
+            or (self._under_way_bytes + parcel.size_bytes <= LANE_BYTES_UNDER_WAY)
+        )
+
+    def _send(self, parcel: Parcel) -> None:
+        attempt = Attempt(parcel)
+        parcel.attempt = attempt
+        self._under_way_bytes += parcel.size_bytes
+        lanes, incarnation = self._lanes, self._lanes.incarnation
+        attempt.then(partial(self._answered, parcel))
+        if self._target == lanes.node_id:
+            origin = (incarnation, parcel.number) if incarnation else NO_ORIGIN
+            publish = Publish(parcel.batch, parcel.header, parcel.client, origin, attempt)
+            post(lanes.replicas, self._group, publish, attempt)
+            return
+        assert lanes.peers is not None, "there are no other nodes"
+        place, self._place = self._place, self._place + 1
+        head = [PUBLISH, self._group, self._term, incarnation, parcel.number, self._stream, place, parcel.client]
+        left_ms = PUBLISH_MS - (lanes.now_ns() - parcel.arrived_ns) // NS_PER_MS
+        asked = lanes.peers.ask(self._target, CHANNEL, head, [parcel.batch], max(left_ms, SEARCH_MS))
+        asked.then(partial(_read, attempt))
+
+    def _answered(self, parcel: Parcel, attempt: Promise[Published]) -> None:
+        if parcel.attempt is not attempt:
+            return
+        parcel.attempt = None
+        self._under_way_bytes -= parcel.size_bytes
+        error = attempt.error
+        if error is None:
+            self._search = None
+            self._end(parcel)
+            parcel.promise.resolve(attempt.result())
+        elif not passes(error) or (isinstance(error, OutcomeUnknown) and not self._lanes.incarnation):
+            self._search = None
+            self._end(parcel)
+            parcel.promise.reject(error)
+        else:
+            assert isinstance(error, PlaitError), "others do not pass"
+            self._came_back(parcel, error)
+        if self._turning_back and not self._under_way:
+            self._turn_back()
+        self._pump()
+
+    @property
+    def _under_way(self) -> int:
+        return len(self._parcels) - len(self._waiting)
+
+    # when the leader is another one
+
+    def _came_back(self, parcel: Parcel, error: PlaitError) -> None:
+        """It was not taken, or nobody knows: it goes again when all others have come back or are answered."""
+        parcel.doubtful |= error.unknown
+        self._waiting[parcel.number] = parcel
+        target = self._target
+        if not self._turning_back:
+            self._turning_back = True
+            if target != self._lanes.node_id and not isinstance(error, Overloaded):
+                self._lanes.leaders.failed(self._group, target)
+        if isinstance(error, NotLeader) and target != self._lanes.node_id:
+            self._lanes.leaders.refused(self._group, target, error)
+
+    def _turn_back(self) -> None:
+        """Nothing is under way any more: line everything up again."""
+        self._turning_back = False
+        known = self._lanes.leaders.leader(self._group)
+        newer = known is not None and known.node_id == self._target and known.term > self._term
+        if newer and self._search is not None:
+            self._search.retract(self._target)
+        self._target = 0
+        self._waiting = OrderedDict(sorted(self._waiting.items()))
+
+    def _choose(self) -> bool:
+        """Find somebody to send to; False: there is nobody now."""
+        lanes, leaders = self._lanes, self._lanes.leaders
+        now_ns = lanes.now_ns()
+        if self._search is None:
+            self._search, self._seeking_ns = Search(), now_ns
+        elif self.alarm_ns is not None:
+            return False  # it rests
+        if lanes.replicas.leads(self._group):
+            known, term = lanes.node_id, 0
+        else:
+            leader = leaders.leader(self._group)
+            known, term = (leader.node_id, leader.term) if leader is not None else (0, 0)
+        step = self._search.next(known, leaders.replicas(self._group) if lanes.peers is not None else ())
+        if isinstance(step, Ask) and (step.node != lanes.node_id or lanes.replicas.leads(self._group)):
+            self._target, self._term = step.node, term if step.node == known else 0
+            self._stream += 1
+            self._place = 0
+            return True
+        self._give_up(now_ns)
+        if self._waiting:
+            rest_ms = step.rest_ms if isinstance(step, Rest) else 0
+            self.host.alarm(now_ns + rest_ms * NS_PER_MS, self, None)
+        else:
+            self._search = None
+        return False
+
+    def _give_up(self, now_ns: int) -> None:
+        """Tell those whose time is over; all of them, when the partition is deleted."""
+        deleted = self._lanes.is_deleted(self._group)
+        for parcel in list(self._waiting.values()):
+            began_ns = max(parcel.arrived_ns, self._seeking_ns)
+            if deleted:
+                error: PlaitError = NotFound(f"{self._partition_name} was deleted; nothing was stored")
+            elif now_ns - began_ns >= SEARCH_MS * NS_PER_MS:
+                error = told(nobody(self._group))
+            else:
+                continue
+            self._end(parcel)
+            parcel.promise.reject(self._lost() if parcel.doubtful else error)
+
+    def _lost(self) -> OutcomeUnknown:
+        return OutcomeUnknown(
+            f"{self._partition_name} lost its leader while the batch was under way, and no other was found: "
+            "it may or may not be stored; an idempotent producer may send it again"
+        )
+
+    def _end(self, parcel: Parcel) -> None:
+        del self._parcels[parcel.number]
+        self._waiting.pop(parcel.number, None)
+
+
+class Lanes:
+    """Of one node."""
+
+    def __init__(
+        self,
+        host: Host,
+        leaders: Leaders,
+        replicas: Replicas,
+        is_deleted: Callable[[int], bool],
+        peers: Peers | None,
+        incarnation: int,
+    ) -> None:
+        """`incarnation`: see node/origins.py; 0 on a node that is alone, where nothing is sent twice."""
+        self.host = host
+        self.leaders = leaders
+        self.replicas = replicas
+        self.is_deleted = is_deleted
+        self.peers = peers
+        self.incarnation = incarnation
+        self.node_id = leaders.node_id
+        self._lanes: dict[int, Lane] = {}
+
+    def offer(self, group: int, name: str, batch: Buffer, header: BatchHeader, client: str) -> Promise[Published]:
+        """Have a batch stored in a partition; `name` is for people."""
+        lane = self._lanes.get(group)
+        if lane is None:
+            lane = self._lanes[group] = Lane(self, group, name)
+        parcel = Parcel(batch, header, client, self.now_ns())
+        lane.offer(parcel)
+        return parcel.promise
+
+    def client_gone(self, client: str) -> None:
+        """A client's connection has ended."""
+        for lane in self._lanes.values():
+            if len(lane):
+                lane.client_gone(client)
+
+    def forget(self, group: int) -> None:
+        """A partition was deleted."""
+        lane = self._lanes.pop(group, None)
+        if lane is not None:
+            lane.close()
+
+    @property
+    def under_way(self) -> int:
+        """Publishes that are not answered."""
+        return sum(len(lane) for lane in self._lanes.values())
+
+    def owner(self, client: str) -> str:
+        """What the client is called at a leader on another node."""
+        return client_of(self.node_id, self.incarnation & 0xFFFFFFFF, client)
+
+    def now_ns(self) -> int:
+        """The time."""
+        return self.host.clock.monotonic_ns()
+
+
+def _read(attempt: Promise[Published], done: Promise[Heard]) -> None:
+    if done.error is not None:
+        attempt.reject(done.error)
+    else:
+        attempt.resolve(Published(*done.result()[0]))
