@@ -326,6 +326,8 @@ class PartitionAdmission:
         return 0
 
     def _refuse(self, now_ns: int, reason: Reason, ahead_bytes: int, size_bytes: int) -> Refuse:
+        refused = self._node.refused
+        refused[reason] = refused.get(reason, 0) + 1
         if reason == "storage_full":
             return Refuse(reason, STORAGE_FULL_RETRY_MS)
         if reason == "backlog":

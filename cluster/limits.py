@@ -34,6 +34,7 @@ class NodePressure:
         "in_flight_bytes",
         "in_flight_bytes_max",
         "memory_percent",
+        "refused",
         "storage",
         "waiting_bytes",
         "waiting_bytes_max",
@@ -50,6 +51,8 @@ class NodePressure:
         self.waiting_bytes = 0
         """Sum over all partitions' waiting publishes (a single larger one may wait alone)."""
         self.waiting_bytes_max = waiting_bytes_max
+        self.refused: dict[str, int] = {}
+        """How many publishes admission has refused, by reason."""
 
     def tightened(self, cap: int) -> int:
         """What is left of a cap: all of it up to MEMORY_TIGHT_PERCENT, then less and less, never nothing."""

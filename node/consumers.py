@@ -94,6 +94,8 @@ class Consumers:
         self._lines: dict[str, _Line] = {}
         self._parcels: deque[_Parcel] = deque()  # waiting for a read from disk; bounded by the consumers' credit
         self._reading = False
+        self.redelivered_records = 0
+        """Records that were handed out not for the first time."""
 
     def __bool__(self) -> bool:
         return any(line.consumers for line in self._lines.values())
@@ -133,7 +135,10 @@ class Consumers:
     def leased(self, grant: Grant, lease_id: int, runs: list[tuple[int, int, int]]) -> None:
         """A lease command was applied: deliver what it leased, (first, last, deliveries) each."""
         self._unreserve(grant)
-        self._parcels.extend(_Parcel(grant.consumer, lease_id, *run) for run in runs)
+        for first, last, deliveries in runs:
+            self._parcels.append(_Parcel(grant.consumer, lease_id, first, last, deliveries))
+            if deliveries > 1:
+                self.redelivered_records += last - first + 1
         if not self._reading and not self._deliver():
             self._reading = True
             self._tasks.spawn(f"{self._name}/deliver", self._deliver_cold)

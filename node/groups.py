@@ -16,6 +16,7 @@ import structlog
 
 from cluster.assignment import FOUNDERS_MAX, Assignment, Replica
 from cluster.catalogue import METADATA_GROUP
+from node.standings import Standings
 from replication.actor import Host
 from replication.environment import Environment
 from replication.group import Group
@@ -32,7 +33,7 @@ FOUNDER = 0
 _logger = structlog.get_logger("plait.node")
 
 GROUP_BITS = 40
-"""Bits of a group's number in the number of a log; the others say which replica it is of, if that is no founder."""
+"""Bits of a group's number in the number of a log; the others say of which replica, for one that is no founder."""
 
 
 class Machine(StateMachine, Protocol):
@@ -65,6 +66,9 @@ class Groups:
         self._replicas: dict[int, dict[int, None]] = {}  # by group, those that have a log here
         for group, replica in self.known():
             self._replicas.setdefault(group, {})[replica] = None
+        self.opened: dict[int, Group] = {}
+        """The replicas that are open here, by group."""
+        self.standings = Standings(alone=lambda: not peers.nodes_known())
 
     def known(self) -> list[tuple[int, int]]:
         """(group, replica or FOUNDER) of each log here."""
@@ -102,9 +106,11 @@ class Groups:
             self._peers,
             self._snapshots,
             self._settings,
+            self.standings.changed,
         )
         machine.driven_by(opened)
         self._in_use[group] = _log_number(group, replica)
+        self.opened[group] = opened
         await opened.open(members, eager=eager)
         if not opened.stopped:
             self._peers.add(opened)
@@ -113,6 +119,8 @@ class Groups:
         """The replica that was open is open no more; its data stays."""
         self._peers.remove(group)
         self._in_use.pop(group, None)
+        self.opened.pop(group, None)
+        self.standings.forget(group)
 
     def drop(self, group: int, replica: int) -> None:
         """The replica, or FOUNDER, is gone: its data goes."""

@@ -23,13 +23,13 @@ from cluster.commands import Bootstrap, RegisterNode, ResizeTopic, WentOver
 from cluster.features import FEATURES
 from cluster.limits import NodePressure
 from cluster.nodes import Node as ClusterNode
-from cluster.rates import NS_PER_MS
 from node.broker import Broker
 from node.controller import Controller, ControllerSettings
 from node.departures import Departures
 from node.door import Door
 from node.founding import Founding
 from node.groups import Groups
+from node.health import MEETING, OPENING, REGISTERING, SERVING, Health
 from node.identity import DISK_BITS, FILES, IdentityFile, NodeIdentity, read_identity
 from node.joining import Doorkeeper, check_cluster, join_cluster
 from node.lanes import Lanes
@@ -42,6 +42,7 @@ from node.origins import incarnation_of
 from node.partition import PartitionContext
 from node.replicas import Replicas
 from node.routes import Routes
+from node.watch import Watch
 from plait.wire.addresses import join_address
 from plait.wire.batch import BatchLimits
 from plait.wire.errors import BadRequest, Closed, StorageDamaged
@@ -57,11 +58,6 @@ from replication.raft.membership import Membership
 from replication.raft.settings import RaftSettings
 from replication.storage.store import StorageFailed, StorageSettings, Store
 
-WATCH_INTERVAL_MS = 100
-"""How often the node looks at its disk and memory for admission's sake."""
-MEMORY_PERCENT = 60
-"""Share of the machine's memory that the node may use before it refuses publishes, unless it is told a size."""
-
 Address = tuple[str, int]
 
 
@@ -74,7 +70,7 @@ class NodeSettings:
     limits: BatchLimits = field(default_factory=BatchLimits)
     storage: StorageSettings = field(default_factory=StorageSettings)
     memory_bytes_max: int | None = None
-    """Memory from which publishes are refused; None: MEMORY_PERCENT of the machine's."""
+    """Memory from which publishes are refused; None: a share of the machine's (watch.py)."""
     node_id: int = 1
     """Of one that founds a cluster; a node that joins is given its id."""
     initial: Mapping[int, Address] | None = None
@@ -103,8 +99,9 @@ class Node:
     broker: Broker
     peers: Peers
 
-    def __init__(self, environment: Environment, settings: NodeSettings) -> None:
+    def __init__(self, environment: Environment, settings: NodeSettings, health: Health | None = None) -> None:
         self._environment = environment
+        self.health = health or Health()
         self._settings = settings
         self._logger = structlog.get_logger("plait.node")
         self.pressure = NodePressure()
@@ -112,13 +109,17 @@ class Node:
         self._peer = settings.peer or (settings.initial or {}).get(settings.node_id)
 
     @classmethod
-    async def open(cls, environment: Environment, settings: NodeSettings | None = None) -> Node:
+    async def open(
+        cls, environment: Environment, settings: NodeSettings | None = None, health: Health | None = None
+    ) -> Node:
         """Recover the data directory and serve what is in it; in a cluster, as soon as a majority is there.
+
+        `health` says meanwhile how far it is.
 
         Raises OSError for a directory or an address that cannot be used, StorageDamaged for a catalogue that
         cannot be read, BadRequest and AlreadyExists for a node that cannot be the one that it was told to be.
         """
-        node = cls(environment, settings or NodeSettings())
+        node = cls(environment, settings or NodeSettings(), health)
         await node._open()
         return node
 
@@ -136,9 +137,11 @@ class Node:
 
     async def _open(self) -> None:
         environment, settings = self._environment, self._settings
-        self.store = await Store.open(environment, settings.storage)
+        health = self.health
+        self.store = health.store = await Store.open(environment, settings.storage)
         environment.tasks.spawn("storage", self.store.run)
         environment.tasks.spawn("host", self.host.run)
+        health.stage = MEETING
         found = await environment.tasks.offload("identity", partial(read_identity, environment.disk))
         identity = found or await self._begin()
         self._check(identity)
@@ -146,9 +149,15 @@ class Node:
         if found is not None and settings.join:
             await check_cluster(environment, settings.join, self._introduction(identity))
         await self._meet_the_others()
+        health.peers, health.stage = self.peers, REGISTERING
         await self._open_catalogue()
+        health.stage = OPENING
         await self._open_replicas()
-        environment.tasks.spawn("watch", self._watch)
+        self.watch = Watch(
+            environment, self.store, self.pressure, self.groups.standings, settings.memory_bytes_max
+        )
+        environment.tasks.spawn("watch", self.watch.run)
+        health.stage = SERVING
 
     # who this is
 
@@ -268,6 +277,7 @@ class Node:
         founders = dict(identity.founders)
         founding = Bootstrap(identity.cluster_id, 0, founders) if founders else None
         metadata = self.metadata = Metadata(self.host, environment, identity.node_id, founding, self.peers)
+        self.health.metadata = metadata
         self.groups = Groups(environment, self.host, self.store, identity.node_id, settings.raft, self.peers)
         self._keep_house()
         members = None
@@ -394,18 +404,6 @@ class Node:
     def _node_changed(self, node: int, up: bool) -> None:
         self._leading.look()
         self._controller.look()
-
-    # what it does all the time
-
-    async def _watch(self) -> None:
-        """Keep admission informed of what the disk and the memory can take."""
-        clock, pressure = self._environment.clock, self.pressure
-        while True:
-            memory = self._environment.memory()
-            most = self._settings.memory_bytes_max or memory.machine_bytes * MEMORY_PERCENT // 100
-            pressure.storage = self.store.pressure
-            pressure.memory_percent = memory.used_bytes * 100 // most if most else 0
-            await clock.sleep_until(clock.monotonic_ns() + WATCH_INTERVAL_MS * NS_PER_MS)
 
     def _actor_failed(self, actor: Actor, error: Exception) -> None:
         """An actor's own defect: its group is fenced, everything else goes on (the log has the traceback)."""

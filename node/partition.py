@@ -36,6 +36,7 @@ from node.readers import Fetch, Locate, Readers
 from node.shared import Settled
 from node.source import RecordSource
 from node.state import QUEUE_SUBSCRIPTION, PartitionState
+from node.traffic import Traffic
 from node.whereabouts import Whereabouts
 from plait.wire.errors import InternalError, NotFound, NotLeader, PlaitError, StorageDamaged
 from replication.actor import Actor, Host, Promise
@@ -145,6 +146,8 @@ class PartitionContext:
     """Consumers of a group that is not led here any more are gone."""
     standing: Callable[[Group, bool], None] = lambda group, leads: None
     """A group is led here, and served; or it is not."""
+    past: Traffic = field(default_factory=Traffic)
+    """What went through partitions that are closed by now."""
 
 
 class Partition(Actor):
@@ -392,7 +395,15 @@ class Partition(Actor):
         records, before = max(outcome.records, by_bytes), self.publishing.proposed_next
         self._commands.append(([what, QUEUE_SUBSCRIPTION, records, before], _ignore))
 
+    @property
+    def traffic(self) -> Traffic:
+        """What went through it."""
+        traffic = self.publishing.traffic
+        traffic.redelivered_records = self.consumers.redelivered_records
+        return traffic
+
     def _dead_lettered(self, moved: Range) -> Promise[None]:
+        self.publishing.traffic.dead_lettered_records += moved[1] - moved[0] + 1
         message = DeadLettered(moved)
         self.post(message, always=True)
         return message.promise

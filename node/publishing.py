@@ -19,6 +19,7 @@ from node.entries import KIND_BATCH, encode_batch
 from node.origins import NO_ORIGIN, Forgotten, Origin, Stored
 from node.producers import Duplicate, InFlight, SpeculativeProducers
 from node.state import PartitionState
+from node.traffic import Traffic
 from plait.wire.batch import BatchHeader, assigned
 from plait.wire.errors import Closed, OutcomeUnknown, PlaitError
 from replication.actor import Promise
@@ -81,6 +82,7 @@ class Publishing:
         self.proposed_next = state.next_offset  # the offset behind everything proposed; >= state.next_offset
         self.proposals: list[tuple[Proposal, Publish]] = []
         self.stamp_ms = 0
+        self.traffic = Traffic()
 
     def begin(self, stamp_ms: int) -> None:
         """A term begins: everything that is in the log is applied."""
@@ -115,6 +117,10 @@ class Publishing:
 
     def committed(self, publish: Publish, base_offset: int, stamp_ms: int, now_ns: int) -> None:
         """The batch is on disk on a majority and applied. `tick` when all that were applied with it are told."""
+        traffic = self.traffic
+        traffic.batches += 1
+        traffic.records += publish.header.count
+        traffic.size_bytes += len(publish.batch)
         self._forget(publish)
         published = Published(self._partition, base_offset, stamp_ms, publish.throttle_ms, False)
         publish.promise.resolve(published)

@@ -31,6 +31,7 @@ from node.commanded import CommandedReplica
 from node.groups import FOUNDER, Groups, founding_members
 from node.offsets import CommitPositions, ForgetTopic, StreamPositions, encode_command
 from node.partition import ConsumersGone, NodeStarted, Partition, PartitionContext
+from node.traffic import Traffic
 from plait.wire.errors import NotFound, NotLeader, PlaitError, Unavailable
 from replication.actor import MailboxFull, Promise, rejected
 from replication.environment import Clock
@@ -175,9 +176,18 @@ class Replicas:
         """Every partition that is here."""
         return iter(list(self._by_group.values()))
 
+    def by_topic(self) -> Iterator[list[Partition]]:
+        """The same, those of one topic together."""
+        return iter([list(held.partitions.values()) for held in self._held.values() if held.partitions])
+
     def partition_of(self, group_id: int) -> Partition | None:
         """This node's replica of a partition; None where it has none, or has not opened it yet."""
         return self._by_group.get(group_id)
+
+    @property
+    def past(self) -> Traffic:
+        """What went through partitions that are closed by now."""
+        return self._context.past
 
     def group(self, group_id: int) -> Group | None:
         """A group that this node has a replica of, and that is known by its id here."""
@@ -274,6 +284,7 @@ class Replicas:
         """The partition was moved to other nodes, or this one has another replica of it now."""
         del held.replicas[number]
         del self._by_group[group_id]
+        self.past.add(held.partitions[number].traffic)
         held.partitions.pop(number).close(
             NotLeader(
                 f"{held.topic.name}/{number} was moved to another node; nothing was done; ask again", leader=0
@@ -301,6 +312,7 @@ class Replicas:
         """Everyone who waits is answered, then the data goes."""
         held = self._held.pop(topic.topic_id, None)
         for partition in list(held.partitions.values()) if held is not None else ():
+            self.past.add(partition.traffic)
             partition.close(_deleted(topic))
         for group_id in topic.groups:
             self._by_group.pop(group_id, None)

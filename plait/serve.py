@@ -1,6 +1,7 @@
 """The broker's process: from settings to a node that serves, and back to a clean end.
 
-    settings ──> process set-up (files, allocator, log) ──> Node.open ──> gateway ──> ready file ──> signal ──> end
+    settings ──> process set-up (files, allocator, log) ──> HTTP ──> Node.open ──> gateway ──> ready file
+                                                       signal ──> gateway ends ──> node ends ──> HTTP ends
 
 The server's packages lie in plait/_server in an installed Plait and in the repository's root in a checkout;
 only this process has that folder on its path.
@@ -16,13 +17,16 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from plait.cli import exits
-from plait.settings import Settings, SettingsError, parse_address, parse_nodes
+from plait.settings import Settings, SettingsError, http_address, parse_address, parse_nodes
 from plait.wire.addresses import PORT_MAX, join_address
 
 if TYPE_CHECKING:
+    from node.health import Health
+    from node.metrics import Metrics
     from node.node import Node, NodeSettings
     from replication.environment import Environment
 
@@ -48,6 +52,8 @@ EVERYWHERE = ("0.0.0.0", "::")
 """Hosts to listen on that nobody can be sent to."""
 
 Address = tuple[str, int]
+HTTP = "http"
+"""How an error says that it is about the address of the pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +65,10 @@ class Addresses:
     """What clients and other nodes are told; None: nothing that would help them."""
     peer: Address
     peer_told: Address | None
-    peer_optional: bool
-    """A node that is alone may go without."""
+    http: Address | None
+    """Where health, readiness and metrics are served; None: nowhere."""
+    alone: bool
+    """It neither founds a cluster with others nor joins one: it may go without what it was not told."""
     initial: Mapping[int, Address] | None
     """By the ids that they get."""
     node_id: int
@@ -103,7 +111,8 @@ def find_addresses(settings: Settings) -> Addresses:
         native_told,
         peer,
         peer_told,
-        not settings.peer and not initial and not join,
+        _http(settings.http, native),
+        not initial and not join,
         dict(enumerate(initial, start=1)) if initial else None,
         initial.index(peer_told) + 1 if initial and peer_told is not None else 1,
         join,
@@ -115,6 +124,13 @@ def _parsed(setting: str, text: str) -> Address:
         return parse_address(text)
     except SettingsError as error:
         raise SettingsError(f"setting {setting}: {error}") from None
+
+
+def _http(text: str, native: Address) -> Address | None:
+    try:
+        return http_address(text, native)
+    except SettingsError as error:
+        raise SettingsError(f"setting http: {error}") from None
 
 
 def _parsed_nodes(setting: str, text: str) -> list[Address]:
@@ -167,15 +183,21 @@ def _run(settings: Settings, addresses: Addresses) -> int:
 async def _serve(settings: Settings, addresses: Addresses) -> None:
     import trio
 
+    from gateways.native import figures
     from gateways.native.limits import GatewayLimits
     from gateways.native.server import NativeGateway
+    from node.health import STOPPING, Health
+    from node.metrics import Metrics
     from replication.real import real_environment
 
+    health = Health()
     _withdraw_ready_file(settings)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             environment = real_environment(settings.data, nursery)
-            node = await _open(environment, _node_settings(settings, addresses), signals)
+            metrics = Metrics(environment, health)
+            http = await _open_http(environment, settings, addresses, metrics)
+            node = await _open(environment, _node_settings(settings, addresses), health, signals)
             if node is None:
                 nursery.cancel_scope.cancel()
                 return
@@ -183,9 +205,12 @@ async def _serve(settings: Settings, addresses: Addresses) -> None:
             gateway = NativeGateway(environment, node.broker, *addresses.native, limits)
             native = join_address(*await gateway.start())
             nursery.start_soon(gateway.run, name="native gateway")
+            metrics.node = node
+            metrics.sources.append(partial(figures.put, counters=gateway.counters))
             _settle_down()
-            _announce(settings, node, native)
+            _announce(settings, node, native, http)
             await anext(signals)
+            health.stage = STOPPING
             nursery.start_soon(_end_at_once_when_asked_again, signals)
             _withdraw_ready_file(settings)
             await gateway.stop()
@@ -193,7 +218,38 @@ async def _serve(settings: Settings, addresses: Addresses) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def _open(environment: Environment, settings: NodeSettings, signals: AsyncIterator[int]) -> Node | None:
+async def _open_http(environment: Environment, settings: Settings, addresses: Addresses, metrics: Metrics) -> str:
+    """Serve the pages from now on; their address, "" for nowhere. Raises OSError.
+
+    A broker that runs alone and was not told where goes without them where the place is taken.
+    """
+    import structlog
+
+    address = addresses.http
+    if address is None:
+        return ""
+    from gateways.http.pages import Pages
+    from gateways.http.server import HttpGateway
+
+    gateway = HttpGateway(environment, Pages(metrics.health, metrics.scrape), *address)
+    try:
+        listening = await gateway.start()
+    except OSError as error:
+        where = join_address(*address)
+        if settings.http or not addresses.alone:
+            raise OSError(error.errno, error.strerror, HTTP, None, where) from error
+        _logger = structlog.get_logger("plait.serve")
+        _logger.warning(
+            "no health, readiness or metrics pages", address=where, why=error.strerror, setting="--http"
+        )
+        return ""
+    environment.tasks.spawn("http gateway", gateway.run)
+    return join_address(*listening)
+
+
+async def _open(
+    environment: Environment, settings: NodeSettings, health: Health, signals: AsyncIterator[int]
+) -> Node | None:
     """The node, when it serves: one of a cluster may wait for the others. None: it was told to end before."""
     import trio
 
@@ -207,7 +263,7 @@ async def _open(environment: Environment, settings: NodeSettings, signals: Async
 
     async with trio.open_nursery() as opening:
         opening.start_soon(end_when_asked)
-        node = await Node.open(environment, settings)
+        node = await Node.open(environment, settings, health)
         opening.cancel_scope.cancel()
     return node
 
@@ -238,7 +294,7 @@ def _node_settings(settings: Settings, addresses: Addresses) -> NodeSettings:
         initial=addresses.initial,
         join=addresses.join,
         peer_listen=addresses.peer,
-        peer_optional=addresses.peer_optional,
+        peer_optional=addresses.alone and not settings.peer,
         peer=addresses.peer_told if addresses.peer_told is not None and addresses.peer_told[1] else None,
         native=addresses.native_told if addresses.native_told is not None and addresses.native_told[1] else None,
         rack=settings.rack,
@@ -246,7 +302,7 @@ def _node_settings(settings: Settings, addresses: Addresses) -> NodeSettings:
     )
 
 
-def _announce(settings: Settings, node: Node, native: str) -> None:
+def _announce(settings: Settings, node: Node, native: str, http: str) -> None:
     """Tell whoever waits for it that clients are welcome: the ready file, and a few lines for people."""
     import msgspec
 
@@ -255,7 +311,14 @@ def _announce(settings: Settings, node: Node, native: str) -> None:
     data = os.path.abspath(settings.data)
     cluster_id, node_id = node.broker.cluster_id, node.broker.node_id
     if settings.ready_file:
-        facts = {"pid": os.getpid(), "native": native, "cluster_id": cluster_id, "node_id": node_id, "data": data}
+        facts = {
+            "pid": os.getpid(),
+            "native": native,
+            "http": http,
+            "cluster_id": cluster_id,
+            "node_id": node_id,
+            "data": data,
+        }
         draft = f"{settings.ready_file}.{os.getpid()}.tmp"
         with open(draft, "wb") as file:
             file.write(msgspec.json.encode(facts))
@@ -263,7 +326,7 @@ def _announce(settings: Settings, node: Node, native: str) -> None:
     if settings.log.format == "console":
         print(
             f"Plait {__version__} is ready: node {node_id} of cluster {cluster_id}\n"
-            f"  native  {native}\n  data    {data}\nStop it with Ctrl-C.",
+            f"  native  {native}\n  http    {http or 'none'}\n  data    {data}\nStop it with Ctrl-C.",
             file=sys.stderr,
             flush=True,
         )
@@ -330,7 +393,9 @@ def _explained(error: BaseException, settings: Settings) -> str:
     """One line: what happened, and what to do."""
     if not isinstance(error, OSError):
         return f"{os.path.abspath(settings.data)}: {error}"
-    where, flag = (error.filename2, "--peer") if error.filename2 else (settings.native, "--native")
+    where, flag = settings.native, "--native"
+    if error.filename2:
+        where, flag = error.filename2, "--http" if error.filename == HTTP else "--peer"
     if error.errno == errno.EADDRINUSE:
         return f"{where} is in use by another program; choose another address with {flag}"
     if error.errno in (errno.EADDRNOTAVAIL, errno.EACCES) and (error.filename2 or not error.filename):

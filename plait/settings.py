@@ -16,13 +16,18 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
-from plait.wire.addresses import split_address
+from plait.wire.addresses import PORT_MAX, split_address
 
 VARIABLE_PREFIX = "PLAIT_"
 VARIABLES_OF_OTHERS = frozenset({"CONFIG", "SERVER", "NAMESPACE", "PROFILE"})
 """PLAIT_ variables that are no settings of the broker: the config file's place, and the command line's own."""
 SERVICE_LINK = re.compile(r"PLAIT(_.*)?_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_\d+_(TCP|UDP)(_.*)?)")
 """Variables that Kubernetes and Docker set for a service that is called "plait": they are nobody's mistake."""
+
+OFF = "off"
+"""In place of an address: not at all."""
+HTTP_ABOVE_NATIVE = 2
+"""Where pages are served unless they are told where: so many ports above native's."""
 
 SIZE_UNITS = {"": 1, "B": 1, "KB": 10**3, "KIB": 2**10, "MB": 10**6, "MIB": 2**20, "GB": 10**9, "GIB": 2**30}
 SIZE = re.compile(r"\s*(\d+)\s*([A-Za-z]*)\s*")
@@ -141,6 +146,14 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             extra={"unit": "seconds", "shape": "N"},
         ),
     ] = 300
+    http: Annotated[
+        str,
+        Meta(
+            description="Where /healthz, /readyz and /metrics are served; empty: two ports above native's; "
+            '"off": nowhere',
+            extra={"shape": "HOST:PORT"},
+        ),
+    ] = ""
     max_record_bytes: Annotated[
         int,
         Meta(
@@ -336,6 +349,21 @@ def parse_address(text: str) -> tuple[str, int]:
     except ValueError as error:
         raise SettingsError(str(error)) from None
     return host or "127.0.0.1", port
+
+
+def http_address(http: str, native: tuple[str, int]) -> tuple[str, int] | None:
+    """Where pages are served: as named, or two ports above native's (any free one where that is). None: nowhere.
+
+    Raises SettingsError.
+    """
+    if http == OFF:
+        return None
+    if http:
+        return parse_address(http)
+    host, port = native
+    if not port:
+        return host, 0
+    return (host, port + HTTP_ABOVE_NATIVE) if port + HTTP_ABOVE_NATIVE <= PORT_MAX else None
 
 
 def parse_nodes(text: str) -> list[tuple[str, int]]:

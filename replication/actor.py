@@ -132,11 +132,17 @@ class Actor:
         if self.stopped:
             return
         if len(self._mailbox) >= MAILBOX_MESSAGES and not always:
+            self.host.overflows += 1
             raise MailboxFull(f"{self.name}: {MAILBOX_MESSAGES} messages are waiting")
         self._mailbox.append(message)
         if not self._scheduled:
             self._scheduled = True
             self.host.schedule(self)
+
+    @property
+    def waiting(self) -> int:
+        """Messages in its mailbox."""
+        return len(self._mailbox)
 
     def drain(self) -> None:
         """Handle everything that waits. Called by the host only."""
@@ -175,6 +181,15 @@ class Host:
         self._alarm_of: dict[Actor, _Alarm] = {}
         self._alarm_number = 0
         self._wake = trio.Event()
+        self.overflows = 0
+        """Messages that were refused since a mailbox was full."""
+        self.failures = 0
+        """Times that an actor failed."""
+
+    @property
+    def ready(self) -> int:
+        """Actors that have something to do now."""
+        return len(self._ready)
 
     def schedule(self, actor: Actor) -> None:
         """Called by Actor.post."""
@@ -235,5 +250,6 @@ class Host:
         try:
             actor.drain()
         except Exception as error:  # the supervisor's place: one actor's failure must not end the others
+            self.failures += 1
             _logger.error("actor failed", actor=actor.name, exc_info=error, **actor.summary())
             self._on_failure(actor, error)

@@ -32,10 +32,12 @@ from replication.machine import (
 from replication.raft.core import RaftCore
 from replication.raft.elections import may_campaign
 from replication.raft.envelope import unwrap, wrap
+from replication.raft.followers import Follower, followers, lagging
 from replication.raft.log import Vote
 from replication.raft.membership import Membership, decode_membership
 from replication.raft.messages import Message, SnapshotOffer
 from replication.raft.output import Standing
+from replication.raft.quorum import has_quorum
 from replication.raft.settings import RaftSettings
 from replication.replica_log import ReplicaLog
 from replication.storage.damage import Damage, StorageFailed
@@ -114,8 +116,10 @@ class Group(Actor):
         links: Links | None = None,
         snapshots: Snapshots | None = None,
         settings: RaftSettings | None = None,
+        observer: Callable[[Group, RoleChange], None] | None = None,
     ) -> None:
-        """`links` and `snapshots` may be None in a group that will never have but one member."""
+        """`links` and `snapshots` may be None in a group that will never have but one member. `observer` hears of
+        what the state machine is told about its role."""
         super().__init__(host, f"group/{group}")
         self.group = group
         self.replica = replica
@@ -132,6 +136,7 @@ class Group(Actor):
         self._links = links
         self._snapshots = snapshots
         self._settings = settings or RaftSettings()
+        self._observer = observer
         self._raft_log = ReplicaLog(log, self._synced)
         self.core: RaftCore | None = None
         self._nodes: dict[int, int] = {}  # of replicas that it may speak to
@@ -211,6 +216,12 @@ class Group(Actor):
     def membership(self) -> Membership:
         """The members in force."""
         return self.core.membership if self.core is not None else Membership({})
+
+    def has_quorum(self, is_up: Callable[[int], bool]) -> bool:
+        """Whether a majority of its voters live on nodes that are up: an idle group does not look by itself."""
+        voter_sets = self.membership.voter_sets()
+        nodes = self.membership.members()
+        return has_quorum(voter_sets, lambda voter: is_up(nodes[voter]))
 
     @property
     def members_committed(self) -> bool:
@@ -315,7 +326,7 @@ class Group(Actor):
             self._tell_links()
         self.host.call_off(self)
         self._waiting.end()
-        self._machine.role_changed(RoleChange(term, Role.FENCED, ready=False, reason=reason))
+        self._change_role(RoleChange(term, Role.FENCED, ready=False, reason=reason))
 
     def stop(self) -> None:
         """End the actor; reads and changes that still wait are answered."""
@@ -350,6 +361,19 @@ class Group(Actor):
     def members_on(self) -> list[int]:
         """The other nodes that have a member of this group."""
         return sorted({node for replica, node in self.membership.members().items() if replica != self.replica})
+
+    def followers(self) -> list[Follower]:
+        """The other members as their leader sees them; [] where this replica does not lead."""
+        return followers(self.core, self.host.clock.monotonic_ns()) if self.core is not None else []
+
+    def lagging(self, now_ns: int) -> int:
+        """How many of them are not caught up."""
+        return lagging(self.core, now_ns) if self.core is not None else 0
+
+    @property
+    def apply_lag(self) -> int:
+        """Entries that are committed and not applied here yet."""
+        return max(0, self.core.commit - self.applied_index) if self.core is not None else 0
 
     def summary(self) -> dict[str, Any]:
         """Facts for the log."""
@@ -470,7 +494,12 @@ class Group(Actor):
         if told.role is Role.LEADER and (now.role is not Role.LEADER or now.term != told.term):
             self._waiting.end()
         self._told = now
-        self._machine.role_changed(RoleChange(now.term, now.role, now.ready))
+        self._change_role(RoleChange(now.term, now.role, now.ready))
+
+    def _change_role(self, change: RoleChange) -> None:
+        self._machine.role_changed(change)
+        if self._observer is not None:
+            self._observer(self, change)
 
     def _apply_committed(self) -> bool:
         """Let the state machine have what is committed; True if it was given something."""

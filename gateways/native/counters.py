@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
@@ -27,7 +27,15 @@ class Counters:
     """DELIVER frames."""
     records_delivered: int = 0
     settles: int = 0
+    records_fetched: int = 0
     errors: int = 0
     """ERROR frames."""
+    errors_by_code: dict[str, int] = field(default_factory=dict)
+    """The same, by the error's code."""
     defects: int = 0
     """Unexpected exceptions in sessions; each one is in the log."""
+
+    def failed(self, code: str) -> None:
+        """An ERROR was sent."""
+        self.errors += 1
+        self.errors_by_code[code] = self.errors_by_code.get(code, 0) + 1

@@ -120,6 +120,7 @@ def fetch(session: Session, request: messages.Fetch, _: memoryview) -> None:
 
     def fetched(value: Fetched) -> list[Buffer]:
         batches, next_offset = within(value.batches, value.next_offset, room)
+        session.counters.records_fetched += max(0, next_offset - request.offset)
         return messages.ok(request.correlation, value.start_offset, value.end_offset, next_offset, payload=batches)
 
     session.answer_later(request.correlation, promise, fetched, waits=True)

@@ -163,7 +163,7 @@ class Session:
         """Say why, as the last word, and give back what the broker holds; does nothing when closing already."""
         if self.closing:
             return
-        self.counters.errors += 1
+        self.counters.failed(error.code)
         self.outbox.append(connection_error(self.namespace.error(error)))
         self.closing = True
         self.close()
@@ -226,7 +226,7 @@ class Session:
         if not isinstance(error, PlaitError):
             self._driver.defect(error)
             error = InternalError("the broker failed on this request; its log has the details")
-        self.counters.errors += 1
+        self.counters.failed(error.code)
         self.outbox.append(messages.failed(correlation, self.namespace.error(error)))
 
     def answered(self) -> None:

@@ -10,6 +10,11 @@ class Counters:
     """All rise only."""
 
     frames_sent: int = 0
+    bytes_sent: int = 0
+    """On connections that have ended; likewise below."""
+    bytes_received: int = 0
+    campaigns: int = 0
+    """Times that a group of this node was let campaign."""
     frames_ignored: int = 0
     """Frames of a connection that had been replaced."""
     messages_sent: int = 0

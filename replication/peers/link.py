@@ -200,13 +200,21 @@ class PeerLink(Actor):
         if self.connections[connection.kind] is connection:
             self._drop(connection.kind)
 
+    def bytes_now(self) -> tuple[int, int]:
+        """(sent, received) on the connections that stand."""
+        standing = [connection for connection in self.connections.values() if connection is not None]
+        return sum(each.bytes_sent for each in standing), sum(each.bytes_received for each in standing)
+
     def _drop(self, kind: str) -> None:
         """The connection of this kind is none any more; what was under way on it may be lost."""
         connection = self.connections[kind]
         if connection is None:
             return
         self.connections[kind] = None
-        self._household.counters.connections_lost += 1
+        counters = self._household.counters
+        counters.connections_lost += 1
+        counters.bytes_sent += connection.bytes_sent
+        counters.bytes_received += connection.bytes_received
         connection.close()
         if kind == BULK:
             self._channels.reset()

@@ -145,6 +145,19 @@ class Peers:
         """The link to a node, for a look at it. Raises KeyError for a node that is not known."""
         return self._links[node_id]
 
+    def nodes_known(self) -> list[int]:
+        """The nodes to which there is a link, up or not, in order."""
+        return sorted(self._links)
+
+    def bytes_total(self) -> tuple[int, int]:
+        """(sent, received) since the start, on all connections."""
+        now = [link.bytes_now() for link in self._links.values()]
+        counters = self.counters
+        return (
+            counters.bytes_sent + sum(sent for sent, _ in now),
+            counters.bytes_received + sum(received for _, received in now),
+        )
+
     @property
     def knocking(self) -> int:
         """Connections that have not said who they are yet."""
@@ -198,7 +211,9 @@ class Peers:
 
         Either way it has a place then, until `campaign_over`, or until `campaign_ms` have passed.
         """
-        return self._line.may_start(group, turn)
+        may = self._line.may_start(group, turn)
+        self.counters.campaigns += may
+        return may
 
     def campaign_over(self, group: int) -> None:
         """The group knows a leader, leads, or gave up: it neither needs its place nor stands in line."""

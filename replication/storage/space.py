@@ -21,11 +21,13 @@ class Space:
         self._settings = settings
         self._has_ballast = BALLAST in disk.list("")
         self.pressure: Pressure = "none"
+        self.free_bytes = 0
+        """As of the last look."""
 
     def look(self) -> None:
         """Measure, and take in ballast again when there is plenty of room. Raises OSError."""
         settings = self._settings
-        free_bytes = self._disk.free_bytes()
+        free_bytes = self.free_bytes = self._disk.free_bytes()
         if free_bytes < settings.critical_space_bytes:
             self.pressure = "critical"
         elif free_bytes < settings.low_space_bytes:

@@ -63,6 +63,23 @@ class StorageStatistics:
     snapshot_files: int
 
 
+@dataclass(frozen=True, slots=True)
+class StorageFigures:
+    """What can be told at once, however many groups there are."""
+
+    free_bytes: int
+    wal_syncs: int
+    wal_bytes: int
+    wal_sync_ns: int
+    wal_sync_under_way_ns: int
+    """How long the write that is under way takes already; 0: none is."""
+    wal_slow_syncs: int
+    wal_files_waiting: int
+    flushes: int
+    segment_files: int
+    snapshot_files: int
+
+
 class Store:
     """The storage of one node. Make it with `open`."""
 
@@ -214,6 +231,27 @@ class Store:
             return self._space.pressure
         waiting = sum(number not in self._recovered for number in self._flusher.full)
         return "busy" if waiting > self._settings.wal_files_waiting_max else "none"
+
+    @property
+    def failure(self) -> str:
+        """Why nothing is written any more; "" while all is well, and behind an orderly end."""
+        return str(self._wal.failed) if self._wal.failed is not None and not self._wal.closed else ""
+
+    def figures(self, now_ns: int) -> StorageFigures:
+        """Figures for metrics."""
+        wal = self._wal
+        return StorageFigures(
+            free_bytes=self._space.free_bytes,
+            wal_syncs=wal.blocks_written,
+            wal_bytes=wal.bytes_written,
+            wal_sync_ns=wal.sync_ns,
+            wal_sync_under_way_ns=now_ns - wal.sync_began_ns if wal.sync_began_ns else 0,
+            wal_slow_syncs=wal.slow_syncs,
+            wal_files_waiting=len(self._flusher.full),
+            flushes=self._flusher.flushes,
+            segment_files=len(self._segment_files.files),
+            snapshot_files=len(self._snapshot_files.files),
+        )
 
     def statistics(self) -> StorageStatistics:
         """Figures for people. Takes time in proportion to the number of groups."""

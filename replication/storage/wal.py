@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+import structlog
 import trio
 
 from replication.environment import Buffer, Environment, File
@@ -50,6 +51,11 @@ SMALL_FILE_BYTES = 1 << 20
 """Size of a file where the disk has no room for one of the usual size."""
 SPARE_RETRY_MS = 1_000
 """Wait after the disk had no room for the next file."""
+
+SLOW_SYNC_MS = 1_000
+"""A write with its sync that takes so long is counted and logged: every publish waited for it."""
+
+_logger = structlog.get_logger("plait.storage")
 
 Done = Callable[[Exception | None], None]
 
@@ -156,6 +162,12 @@ class Wal:
         """True while there is no room on the disk for the next file."""
         self.bytes_written = 0
         self.blocks_written = 0
+        self.sync_ns = 0
+        """Time that writing and syncing them took."""
+        self.sync_began_ns = 0
+        """When the one that is under way began; 0: none is."""
+        self.slow_syncs = 0
+        """Those that took SLOW_SYNC_MS or longer."""
 
     @property
     def number(self) -> int:
@@ -335,10 +347,20 @@ class Wal:
         )
         parts = encode_block(header, self._seed, table, echo, payloads)
         assert self._file is not None, "the writer runs with an open file"
+        clock = self._environment.clock
+        began_ns = self.sync_began_ns = clock.monotonic_ns()
         await self._environment.tasks.offload("wal", partial(_write_and_sync, self._file, parts, self._position))
-        self.bytes_written += header.end - self._position
-        self.blocks_written += 1
+        self._synced(clock.monotonic_ns() - began_ns, header.end - self._position)
         self._advance(header, groups)
+
+    def _synced(self, took_ns: int, size_bytes: int) -> None:
+        self.bytes_written += size_bytes
+        self.blocks_written += 1
+        self.sync_ns += took_ns
+        self.sync_began_ns = 0
+        if took_ns >= SLOW_SYNC_MS * 1_000_000:
+            self.slow_syncs += 1
+            _logger.warning("slow sync", ms=took_ns // 1_000_000, bytes=size_bytes, slow_syncs=self.slow_syncs)
 
     async def _write_seal(self) -> None:
         """A full file grows by its seal: else rot in its last block could pass for a torn write."""

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,70 +10,7 @@ import anyio
 import pytest
 
 import plait
-from tests.integration.clusters import free_port
-
-ROOT = Path(__file__).resolve().parents[2]
-NODES = (1, 2, 3)
-READY_LIMIT_S = 40.0
-"""Nodes that are not ready by then do not start."""
-
-
-class Brokers:
-    """The processes, which can be killed and started again on the same addresses and data."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.native = {node: f"127.0.0.1:{free_port()}" for node in NODES}
-        self._peers = ",".join(f"{node}=127.0.0.1:{free_port()}" for node in NODES)
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
-
-    @property
-    def addresses(self) -> str:
-        return ",".join(self.native.values())
-
-    async def start(self, *nodes: int) -> None:
-        """Start nodes, and wait until clients are welcome."""
-        for node in nodes:
-            self._ready(node).unlink(missing_ok=True)
-            self._processes[node] = self.spawn(node)
-        with anyio.fail_after(READY_LIMIT_S):
-            for node in nodes:
-                while not self._ready(node).exists():
-                    assert self._processes[node].poll() is None, (self._folder / f"log-{node}").read_text()
-                    await anyio.sleep(0.01)
-                assert json.loads(self._ready(node).read_text())["node_id"] == node
-
-    def kill(self, node: int) -> None:
-        process = self._processes.pop(node)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-    def kill_all(self) -> None:
-        for node in list(self._processes):
-            self.kill(node)
-
-    async def leader(self) -> int:
-        """The node that serves."""
-        async with plait.connect(self.addresses) as client:
-            detail = (await client.describe("orders")).details["partitions_detail"][0]
-        return int(detail["leader"])
-
-    def _ready(self, node: int) -> Path:
-        return self._folder / f"ready-{node}.json"
-
-    def spawn(self, node: int) -> subprocess.Popen[bytes]:
-        options = {
-            "--native": self.native[node],
-            "--data": str(self._folder / f"data-{node}"),
-            "--ready-file": str(self._ready(node)),
-            "--node-id": str(node),
-            "--peers": self._peers,
-        }
-        return subprocess.Popen(
-            [sys.executable, "-m", "plait", "serve", *(word for option in options.items() for word in option)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stderr=(self._folder / f"log-{node}").open("ab"),
-        )
+from tests.integration.brokers import NODES, Brokers, ended
 
 
 @pytest.fixture
@@ -175,12 +107,3 @@ async def test_an_older_copy_of_a_disk_is_not_let_in_however_often_it_is_tried(
     await brokers.start(1)
     async with plait.connect(brokers.addresses) as client:
         assert (await (await client.queue("orders")).backlog()).records == 100
-
-
-async def ended(process: subprocess.Popen[bytes]) -> int:
-    """The exit code of a node that ends by itself."""
-    with anyio.fail_after(READY_LIMIT_S):
-        while process.poll() is None:  # noqa: ASYNC110 - a process sets no event
-            await anyio.sleep(0.01)
-    assert process.returncode is not None
-    return process.returncode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tidy import code, limits, repository
+from tests.tidy import code, limits, metrics, repository
 from tests.tidy.repository import text_of
 from tests.tidy.write_limits import all_limits
 
@@ -45,3 +45,8 @@ def test_every_limit_says_what_it_bounds():
 
 def test_every_limit_is_listed_as_it_is():
     complain(list(limits.unlisted(text_of(limits.PAGE), all_limits())))
+
+
+def test_every_metric_is_listed_as_it_is():
+    page = text_of(metrics.PAGE)
+    assert page == metrics.updated(page), f"{metrics.PAGE} is not up to date: run scripts/metrics"

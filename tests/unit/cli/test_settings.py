@@ -13,6 +13,7 @@ from plait.settings import (
     fields,
     format_size,
     help_text,
+    http_address,
     load,
     parse_address,
     parse_size,
@@ -171,3 +172,23 @@ def test_defaults_are_those_of_the_server() -> None:
     assert settings.max_record_bytes == BatchLimits().max_record_bytes
     assert settings.storage.wal_file_bytes == StorageSettings().wal_file_bytes
     assert settings.storage.min_free_bytes == StorageSettings().low_space_bytes
+
+
+@pytest.mark.parametrize(
+    ("http", "native", "address"),
+    [
+        ("", ("127.0.0.1", 4150), ("127.0.0.1", 4152)),
+        ("", ("::1", 0), ("::1", 0)),
+        ("", ("127.0.0.1", 65_534), None),
+        ("off", ("127.0.0.1", 4150), None),
+        ("0.0.0.0:80", ("127.0.0.1", 4150), ("0.0.0.0", 80)),
+        (":9000", ("127.0.0.1", 4150), ("127.0.0.1", 9000)),
+    ],
+)
+def test_where_pages_are_served(http: str, native: tuple[str, int], address: tuple[str, int] | None) -> None:
+    assert http_address(http, native) == address
+
+
+def test_an_address_for_pages_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingsError):
+        http_address("nowhere", ("127.0.0.1", 4150))

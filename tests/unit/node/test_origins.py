@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import cbor2
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from node.origins import (
     FORGOTTEN,
@@ -70,7 +69,7 @@ def test_the_state_of_a_partition_has_it_and_one_of_the_version_before_has_none(
     entry = batch_entry(1, 0, b"a")
     envelope = bytearray(entry.payload)
     envelope[10:26] = incarnation_of(3, 1).to_bytes(8) + (5).to_bytes(8)
-    state.apply(replace(entry, payload=bytes(envelope)))
+    state.apply(structs.replace(entry, payload=bytes(envelope)))
     back = PartitionState(is_queue=False)
     back.restore(state.snapshot())
     assert back.origins.find((incarnation_of(3, 1), 5)) == Stored(0, back.log_time_ms)

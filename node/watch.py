@@ -1,0 +1,83 @@
+"""What a node looks at all the time: its disk and memory for admission's sake, and whether its loop keeps up."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import structlog
+
+from cluster.limits import NodePressure
+from cluster.rates import NS_PER_MS
+from node.standings import Standings
+from replication.environment import Environment
+from replication.storage.store import Store
+
+WATCH_INTERVAL_MS = 100
+"""How often the node looks."""
+MEMORY_PERCENT = 60
+"""Share of the machine's memory that the node may use before it refuses publishes, unless it is told a size."""
+STALL_MS = 500
+"""A look that comes so late is a stall of the loop, and is logged: everybody waited as long."""
+LAG_LOOKS_MAX = 100
+"""Latest looks of which the worst delay is told."""
+
+_logger = structlog.get_logger("plait.node")
+
+
+class Watch:
+    """One per node; `run` until cancelled."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        store: Store,
+        pressure: NodePressure,
+        standings: Standings,
+        memory_bytes_max: int | None,
+    ) -> None:
+        """`memory_bytes_max`: None: MEMORY_PERCENT of the machine's."""
+        self._environment = environment
+        self._store = store
+        self._pressure = pressure
+        self._standings = standings
+        self._memory_bytes_max = memory_bytes_max
+        self._late_ms: deque[int] = deque(maxlen=LAG_LOOKS_MAX)
+        self.stalls = 0
+        """Looks that came STALL_MS late or later."""
+
+    @property
+    def lag_ms(self) -> int:
+        """How late the worst of the latest looks came: what anybody may have had to wait for the loop."""
+        return max(self._late_ms, default=0)
+
+    async def run(self) -> None:
+        """Look, for ever."""
+        clock = self._environment.clock
+        while True:
+            self._look()
+            due_ns = clock.monotonic_ns() + WATCH_INTERVAL_MS * NS_PER_MS
+            await clock.sleep_until(due_ns)
+            self._woke((clock.monotonic_ns() - due_ns) // NS_PER_MS)
+
+    def _look(self) -> None:
+        memory, pressure = self._environment.memory(), self._pressure
+        most = self._memory_bytes_max or memory.machine_bytes * MEMORY_PERCENT // 100
+        pressure.memory_percent = memory.used_bytes * 100 // most if most else 0
+        storage = self._store.pressure
+        if storage != pressure.storage:
+            self._storage_changed(pressure.storage, storage)
+            pressure.storage = storage
+        self._standings.report(self._environment.clock.monotonic_ns())
+
+    def _storage_changed(self, before: str, now: str) -> None:
+        """Space that runs out is worth a line; a flush that falls behind comes and goes."""
+        if now in ("low", "critical"):
+            _logger.warning("disk space is short, publishing is refused", pressure=now, was=before)
+        elif before in ("low", "critical"):
+            _logger.info("there is disk space again", pressure=now, was=before)
+
+    def _woke(self, late_ms: int) -> None:
+        self._late_ms.append(late_ms)
+        if late_ms >= STALL_MS:
+            self.stalls += 1
+            _logger.warning("loop stalled", ms=late_ms, stalls=self.stalls)
