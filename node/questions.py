@@ -212,7 +212,8 @@ class SettleLeases(_Plain):
         return []
 
     def payload(self) -> Sequence[Buffer]:
-        return [encode_plain(self.command)]
+        kind, *rest = self.command
+        return [encode_plain([int(kind), *rest])]  # a Command is no plain number
 
     @classmethod
     def read(cls, words: list[Any], payload: memoryview) -> SettleLeases:

@@ -94,7 +94,7 @@ class Machine(Protocol):
 class Program:
     """One of a client's process."""
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "program"
     publishes: ClassVar[bool] = False
 
     def __init__(self, machine: Machine, client: Client) -> None:
