@@ -18,13 +18,13 @@ import structlog
 from cluster.catalogue import COORDINATOR_TOPIC, Topic
 from cluster.names import check_subscription_name
 from cluster.settings import LEASE_MS_MAX, LEASE_MS_MIN, record_limit_bytes
-from node.consumers import Consumer, LeasedRun
+from node.attending import Attendance, Attending
+from node.consumers import LeasedRun
 from node.describe import Figures, describe_subscriptions, describe_topic, figures_of, figures_unknown
 from node.entries import Command
 from node.lanes import Lanes
 from node.metadata import Metadata
 from node.outbox import OUTBOX_PRODUCERS
-from node.partition import Attach, Detach, Look, Partition
 from node.publishing import Published
 from node.questions import CommitTo, Describe, FetchFrom, Find, PositionsOf, Question, SettleLeases
 from node.readers import Fetched, Located
@@ -39,18 +39,15 @@ from plait.wire.errors import (
     BatchInvalid,
     InternalError,
     NotFound,
-    Overloaded,
     PlaitError,
     SettingInvalid,
     Unavailable,
     WrongKind,
 )
-from replication.actor import MailboxFull, Promise, rejected
+from replication.actor import Promise, rejected
 from replication.environment import Buffer, Clock, Tasks
 
 T = TypeVar("T")
-MAILBOX_RETRY_MS = 100
-"""What is told to whoever meets a full mailbox."""
 PREFETCH_RECORDS_MAX = 100_000
 """Records that one consumer may hold unacknowledged."""
 
@@ -78,11 +75,11 @@ class Attachment:
         self._subscription = subscription
         self._gone = gone
         self._over = False
-        self._members: list[tuple[Partition, Consumer]] = []  # in the order of the partitions
+        self._members: list[Attending] = []  # in the order of the partitions
 
-    def add(self, partition: Partition, consumer: Consumer) -> None:
+    def add(self, consumer: Attending) -> None:
         """It consumes the next partition, too."""
-        self._members.append((partition, consumer))
+        self._members.append(consumer)
 
     def ended(self, error: PlaitError) -> None:
         """One partition serves it no more: it is over in all of them, and its owner is told, once."""
@@ -99,23 +96,22 @@ class Attachment:
         """
         if not 0 <= partition < len(self._members):
             return rejected(NotFound(f"there is no partition {partition}; nothing was settled"))
-        actor, _ = self._members[partition]
         command: list[Any]
+        plain = [list(item) for item in items]
         match action:
             case "ack":
-                command = [Command.ACK, self._subscription, items]
+                command = [Command.ACK.value, self._subscription, plain]
             case "return":
-                command = [Command.RETURN, self._subscription, items, extend_ms]
+                command = [Command.RETURN.value, self._subscription, plain, extend_ms]
             case _:
-                command = [Command.EXTEND, self._subscription, items, extend_ms]
-        return self._routes.ask(actor.group.group, SettleLeases(command))
+                command = [Command.EXTEND.value, self._subscription, plain, extend_ms]
+        return self._routes.ask(self._members[partition].group, SettleLeases(command))
 
     async def attach(self) -> Attachment:
         """Begin to consume, in all partitions or in none. Raises PlaitError."""
         try:
-            for actor, consumer in self._members:
-                message = Attach(consumer)
-                await _post(actor, message, message.promise).wait()
+            for consumer in self._members:
+                await consumer.attach()
         except PlaitError:
             self.detach()
             raise
@@ -124,14 +120,13 @@ class Attachment:
 
     def pause(self) -> None:
         """Lease nothing more to this consumer until `resume`."""
-        for _, consumer in self._members:
-            consumer.paused = True
+        for consumer in self._members:
+            consumer.pause(True)
 
     def resume(self) -> None:
         """Lease to this consumer again."""
-        for actor, consumer in self._members:
-            consumer.paused = False
-            actor.post(Look(), always=True)
+        for consumer in self._members:
+            consumer.pause(False)
 
     def detach(self) -> Promise[None]:
         """End it: what the consumer holds goes back to the queue."""
@@ -145,10 +140,8 @@ class Attachment:
             if left == 0:
                 done.resolve(None)
 
-        for actor, consumer in self._members:
-            message = Detach(consumer)
-            message.promise.then(one_done)
-            _post(actor, message, message.promise, always=True)
+        for consumer in self._members:
+            consumer.end().then(one_done)
         return done
 
 
@@ -161,6 +154,7 @@ class Broker:
         replicas: Replicas,
         routes: Routes,
         lanes: Lanes,
+        attendance: Attendance,
         limits: BatchLimits,
         tasks: Tasks,
         clock: Clock,
@@ -173,6 +167,7 @@ class Broker:
         self._replicas = replicas
         self._routes = routes
         self._lanes = lanes
+        self._attendance = attendance
         self._router = Router(metadata.node_id)
         self._tasks = tasks
         self._clock = clock
@@ -286,7 +281,8 @@ class Broker:
     ) -> Promise[Attachment]:
         """Consume a queue (subscription ""): `deliver(partition, runs)` is called with what is leased.
 
-        `gone(error)` is called when the queue ceases to be served here; the attachment is then over.
+        It goes on through changes of leaders. `gone(error)` is called when the queue is deleted, or nobody serves
+        it for long; the attachment is then over.
         """
         return self._certain(lambda: self._attach(name, subscription, options, deliver, gone))
 
@@ -301,24 +297,25 @@ class Broker:
         try:
             _check_lease(options.lease_ms)
             topic = self._find(name, kind="queue")
-            partitions = self._opened(topic)
             if subscription != QUEUE_SUBSCRIPTION:
                 raise NotFound(f"queue {name} has no subscription {subscription!r}; nothing was attached")
         except PlaitError as error:
             return rejected(error)
-        prefetch = max(1, min(options.prefetch, PREFETCH_RECORDS_MAX) // len(partitions))
+        prefetch = max(1, min(options.prefetch, PREFETCH_RECORDS_MAX) // len(topic.groups))
         attachment = Attachment(self._routes, subscription, gone)
-        for actor in partitions:
-            consumer = Consumer(
-                self._new_consumer_id(),
-                subscription,
-                prefetch,
-                options.lease_ms or topic.settings.lease_ms,
-                partial(deliver, actor.number),
-                attachment.ended,
-                paused=True,
+        for number, group in enumerate(topic.groups):
+            attachment.add(
+                Attending(
+                    self._attendance,
+                    group,
+                    self._new_consumer_id(),
+                    subscription,
+                    prefetch,
+                    options.lease_ms or topic.settings.lease_ms,
+                    partial(deliver, number),
+                    attachment.ended,
+                )
             )
-            attachment.add(actor, consumer)
         return self._soon("attach", attachment.attach())
 
     def client_gone(self, client: str) -> None:
@@ -405,12 +402,6 @@ class Broker:
             raise WrongKind(f"{name} is a {topic.kind}; this needs a {kind}; nothing was done")
         return topic
 
-    def _opened(self, topic: Topic) -> list[Partition]:
-        here = self._replicas.partitions(topic.topic_id)
-        if here is None or len(here) < len(topic.groups):
-            raise Unavailable(f"{topic.name} is being created or deleted; nothing was done; try again")
-        return [here[number] for number in range(len(topic.groups))]
-
     def _coordinator(self) -> int:
         """The group that keeps the positions of stream subscriptions."""
         topic = self._metadata.catalogue.topic(COORDINATOR_TOPIC)
@@ -462,15 +453,3 @@ def _check_lease(lease_ms: int) -> None:
         raise SettingInvalid(
             f"a lease lasts from {LEASE_MS_MIN:,} to {LEASE_MS_MAX:,} ms, not {lease_ms:,}; nothing was attached"
         )
-
-
-def _post(partition: Partition, message: Any, promise: Promise[T], *, always: bool = False) -> Promise[T]:
-    try:
-        partition.post(message, always=always)
-    except MailboxFull as error:
-        promise.reject(
-            Overloaded(f"{error}; nothing was done; try again", reason="mailbox", retry_after_ms=MAILBOX_RETRY_MS)
-        )
-    if partition.stopped:
-        promise.reject(partition.failure or NotFound(f"{partition.name} was deleted; nothing was done"))
-    return promise

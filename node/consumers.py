@@ -3,7 +3,8 @@
     credit and records ──choose──> lease commands ──(committed)──> leased ──> the consumer's `deliver`
 
 Soft state of the leader: a new leader starts with no consumers, and they attach again. What a consumer holds is
-the replicated lease alone.
+the replicated lease alone. One that attaches again under its id says how far it was delivered to: what it holds
+beyond that is delivered again, under the same lease.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ class Consumer:
     detached: bool = False
 
 
+Delivered = tuple[int, int]
+"""(lease id, offset) of the last record that a consumer was delivered."""
+NOTHING_DELIVERED: Delivered = (-1, -1)
+
+
 @dataclass(slots=True)
 class Grant:
     """A choice of the leader: these records for this consumer."""
@@ -77,7 +83,8 @@ class _Line:
 class _Parcel:
     """Leased records on their way to a consumer; `first` moves on as they are read."""
 
-    consumer: Consumer
+    consumer_id: str
+    subscription: str
     lease_id: int
     first: int
     last: int
@@ -100,19 +107,35 @@ class Consumers:
     def __bool__(self) -> bool:
         return any(line.consumers for line in self._lines.values())
 
-    def add(self, consumer: Consumer, shared: SharedSubscription) -> None:
-        """A consumer has attached."""
+    def add(
+        self, consumer: Consumer, shared: SharedSubscription, delivered: Delivered = NOTHING_DELIVERED
+    ) -> None:
+        """A consumer has attached, perhaps again; it had what was leased to it up to `delivered`."""
         line = self._lines.get(consumer.subscription)
         if line is None:
             line = self._lines[consumer.subscription] = _Line(shared, LeaseChooser(shared))
-        line.consumers[consumer.consumer_id] = consumer
+        name = consumer.consumer_id
+        before = line.consumers.get(name)
+        if before is not None:
+            before.detached = True
+        line.consumers[name] = consumer
+        self._parcels = deque(parcel for parcel in self._parcels if parcel.consumer_id != name)
+        held = shared.held_by(name, *delivered)
+        self._parcels.extend(_Parcel(name, consumer.subscription, *run) for run in held)
+        if held:
+            self._deliver_soon()
 
     def remove(self, consumer: Consumer) -> None:
-        """A consumer has detached; what it holds comes back by a command."""
+        """A consumer is none here any more; what it holds comes back by a command, or is its own elsewhere."""
         consumer.detached = True
         line = self._lines.get(consumer.subscription)
-        if line is not None:
-            line.consumers.pop(consumer.consumer_id, None)
+        if line is not None and line.consumers.get(consumer.consumer_id) is consumer:
+            del line.consumers[consumer.consumer_id]
+
+    def find(self, consumer_id: str) -> Consumer | None:
+        """The consumer of that id that is attached here."""
+        found = (line.consumers.get(consumer_id) for line in self._lines.values())
+        return next((consumer for consumer in found if consumer is not None), None)
 
     def ids(self) -> list[str]:
         """Who consumes here now."""
@@ -135,10 +158,12 @@ class Consumers:
     def leased(self, grant: Grant, lease_id: int, runs: list[tuple[int, int, int]]) -> None:
         """A lease command was applied: deliver what it leased, (first, last, deliveries) each."""
         self._unreserve(grant)
-        for first, last, deliveries in runs:
-            self._parcels.append(_Parcel(grant.consumer, lease_id, first, last, deliveries))
-            if deliveries > 1:
-                self.redelivered_records += last - first + 1
+        consumer = grant.consumer
+        self._parcels.extend(_Parcel(consumer.consumer_id, consumer.subscription, lease_id, *run) for run in runs)
+        self.redelivered_records += sum(last - first + 1 for first, last, deliveries in runs if deliveries > 1)
+        self._deliver_soon()
+
+    def _deliver_soon(self) -> None:
         if not self._reading and not self._deliver():
             self._reading = True
             self._tasks.spawn(f"{self._name}/deliver", self._deliver_cold)
@@ -195,7 +220,10 @@ class Consumers:
     def _deliver(self) -> bool:
         """Deliver parcels, in order, as far as their records are at hand; whether that was all."""
         while self._parcels:
-            consumer = self._parcels[0].consumer
+            consumer = self._consumer_of(self._parcels[0])
+            if consumer is None:  # it left: somebody else gets them, or it itself where it attaches again
+                self._parcels.popleft()
+                continue
             ready: list[LeasedRun] = []
             try:
                 whole = self._open(consumer, ready)
@@ -213,14 +241,17 @@ class Consumers:
 
     def _open(self, consumer: Consumer, ready: list[LeasedRun]) -> bool:
         """Take the consumer's parcels from the front, as far as they are at hand; whether they are all taken."""
-        while self._parcels and (parcel := self._parcels[0]).consumer is consumer:
-            if not consumer.detached:
-                runs, parcel.first = self._source.runs(parcel.first, parcel.last)
-                ready.extend(LeasedRun(parcel.lease_id, parcel.deliveries, run) for run in runs)
-                if parcel.first <= parcel.last:
-                    return False
+        while self._parcels and (parcel := self._parcels[0]).consumer_id == consumer.consumer_id:
+            runs, parcel.first = self._source.runs(parcel.first, parcel.last)
+            ready.extend(LeasedRun(parcel.lease_id, parcel.deliveries, run) for run in runs)
+            if parcel.first <= parcel.last:
+                return False
             self._parcels.popleft()
         return True
+
+    def _consumer_of(self, parcel: _Parcel) -> Consumer | None:
+        line = self._lines.get(parcel.subscription)
+        return line.consumers.get(parcel.consumer_id) if line is not None else None
 
     async def _deliver_cold(self) -> None:
         """Deliver parcels whose records are on disk only, in order, until none is left."""
@@ -236,7 +267,7 @@ class Consumers:
 
     def _still_leased(self, parcel: _Parcel) -> bool:
         """Move `first` on to what the lease still holds: the rest is somebody else's now, or done and deleted."""
-        line = self._lines.get(parcel.consumer.subscription)
+        line = self._lines.get(parcel.subscription)
         for first, _, state in line.shared.runs(parcel.first, parcel.last) if line is not None else ():
             if state.lease_id == parcel.lease_id:
                 parcel.first = first
@@ -247,8 +278,9 @@ class Consumers:
         try:
             await self._source.load(parcel.first)
         except PlaitError as error:
-            if self._still_leased(parcel):
-                self._end(parcel.consumer, error)
+            consumer = self._consumer_of(parcel)
+            if consumer is not None and self._still_leased(parcel):
+                self._end(consumer, error)
 
     def _end(self, consumer: Consumer, error: PlaitError) -> None:
         self.remove(consumer)

@@ -31,6 +31,8 @@ PUBLISH = 0
 """Kind of a publish; others are in node/questions.py."""
 CLIENT_GONE = 100
 """Kind of the word that a client of the asking node is gone."""
+END_STREAM = 101
+"""Kind of the word that nothing more comes of a stream, because a piece of it did not leave."""
 
 
 def client_of(node: int, incarnation: int, client: str) -> str:
@@ -67,9 +69,19 @@ class Door:
                 done: Promise[Answer] = Promise()
                 done.resolve(([], ()))
                 return done
+            case [101, int(group), int(incarnation), int(number)]:
+                return self._end_stream(node, group, (incarnation, number))
             case [int(kind), int(group), *words] if kind in QUESTIONS:
                 return self._answer(group, QUESTIONS[kind].read(words, payload))
         raise BadRequest(f"channel {CHANNEL} has no question {head!r:.60}; nothing was done")
+
+    def _end_stream(self, node: int, group: int, number: StreamNumber) -> Promise[Answer]:
+        stream = self._streams.get(node, {}).get(group)
+        for left in stream.begin(number) if stream is not None else ():
+            left.publish.promise.reject(_out_of_order())
+        done: Promise[Answer] = Promise()
+        done.resolve(([], ()))
+        return done
 
     def _answer(self, group: int, question: Question[Any]) -> Promise[Answer]:
         answer: Promise[Answer] = Promise()

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from cluster.routing import SEARCH_MS, Ask, Rest, Search
-from node.door import CHANNEL, CLIENT_GONE, PUBLISH, client_of
+from node.door import CHANNEL, CLIENT_GONE, END_STREAM, PUBLISH, client_of
 from node.leaders import Leaders
 from node.origins import NO_ORIGIN, ORIGIN_WINDOW
 from node.partition import ClientGone
@@ -132,12 +132,14 @@ class Lane(Actor):
             self._pump()
 
     def client_gone(self, client: str) -> None:
-        """Nobody waits for that client's publishes any more; those that nobody took yet are dropped."""
+        """Nobody waits for that client's publishes any more: none of them is sent again. The client itself may do
+        that, by way of another node; a repetition from here could come behind what it sends there next."""
         mine = [parcel for parcel in self._parcels.values() if parcel.client == client]
         for parcel in mine:
-            if parcel.attempt is None and not parcel.doubtful:
+            parcel.promise.abandoned = True
+            if parcel.attempt is None:
                 self._end(parcel)
-                parcel.promise.reject(Closed("the client is gone; its publish was not stored"))
+                parcel.promise.reject(_left())
         if not any(parcel.attempt is not None for parcel in mine):
             return
         if self._target == self._lanes.node_id:
@@ -199,6 +201,8 @@ class Lane(Actor):
             post(lanes.replicas, self._group, publish, attempt)
             return
         assert lanes.peers is not None, "there are no other nodes"
+        if self._under_way == 1:  # a stream lasts no longer than something is under way
+            self._stream, self._place = self._stream + 1, 0
         place, self._place = self._place, self._place + 1
         head = [PUBLISH, self._group, self._term, incarnation, parcel.number, self._stream, place, parcel.client]
         left_ms = PUBLISH_MS - (lanes.now_ns() - parcel.arrived_ns) // NS_PER_MS
@@ -235,14 +239,26 @@ class Lane(Actor):
     def _came_back(self, parcel: Parcel, error: PlaitError) -> None:
         """It was not taken, or nobody knows: it goes again when all others have come back or are answered."""
         parcel.doubtful |= error.unknown
-        self._waiting[parcel.number] = parcel
+        if parcel.promise.abandoned:
+            self._end(parcel)
+            parcel.promise.reject(_left())
+        else:
+            self._waiting[parcel.number] = parcel
         target = self._target
         if not self._turning_back:
             self._turning_back = True
+            self._end_stream()
             if target != self._lanes.node_id and not isinstance(error, Overloaded):
                 self._lanes.leaders.failed(self._group, target)
         if isinstance(error, NotLeader) and target != self._lanes.node_id:
             self._lanes.leaders.refused(self._group, target, error)
+
+    def _end_stream(self) -> None:
+        """What is under way still may wait there for one that never arrives: it is to come back as well."""
+        if self._under_way and self._target != self._lanes.node_id and self._lanes.peers is not None:
+            head = [END_STREAM, self._group, self._lanes.incarnation, self._stream + 1]
+            self._lanes.peers.ask(self._target, CHANNEL, head, timeout_ms=CLIENT_GONE_MS)
+            self._stream += 1
 
     def _turn_back(self) -> None:
         """Nothing is under way any more: line everything up again."""
@@ -270,8 +286,6 @@ class Lane(Actor):
         step = self._search.next(known, leaders.replicas(self._group) if lanes.peers is not None else ())
         if isinstance(step, Ask) and (step.node != lanes.node_id or lanes.replicas.leads(self._group)):
             self._target, self._term = step.node, term if step.node == known else 0
-            self._stream += 1
-            self._place = 0
             return True
         self._give_up(now_ns)
         if self._waiting:
@@ -361,6 +375,10 @@ class Lanes:
     def now_ns(self) -> int:
         """The time."""
         return self.host.clock.monotonic_ns()
+
+
+def _left() -> Closed:
+    return Closed("the client is gone; its publish was not stored, or nobody knows")
 
 
 def _read(attempt: Promise[Published], done: Promise[Heard]) -> None:

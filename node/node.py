@@ -23,6 +23,7 @@ from cluster.commands import Bootstrap, RegisterNode, ResizeTopic, WentOver
 from cluster.features import FEATURES
 from cluster.limits import NodePressure
 from cluster.nodes import Node as ClusterNode
+from node.attending import Attendance
 from node.broker import Broker
 from node.controller import Controller, ControllerSettings
 from node.departures import Departures
@@ -30,6 +31,7 @@ from node.door import Door
 from node.founding import Founding
 from node.groups import Groups
 from node.health import MEETING, OPENING, REGISTERING, SERVING, Health
+from node.hosting import Hosting
 from node.identity import DISK_BITS, FILES, IdentityFile, NodeIdentity, read_identity
 from node.joining import Doorkeeper, check_cluster, join_cluster
 from node.lanes import Lanes
@@ -40,6 +42,7 @@ from node.moving import Moving
 from node.neighbours import Neighbours
 from node.origins import incarnation_of
 from node.partition import PartitionContext
+from node.questions import ReturnLeases
 from node.replicas import Replicas
 from node.routes import Routes
 from node.watch import Watch
@@ -130,6 +133,7 @@ class Node:
 
     async def close(self) -> None:
         """End in an orderly way: everyone who waits is answered, the log is sealed."""
+        self.routes.stop()
         for partition in self.replicas.all_partitions():
             partition.close(Closed("the broker is shutting down; nothing was done; connect again"))
         await self.peers.close()
@@ -339,25 +343,24 @@ class Node:
         environment, metadata, replicas, peers = self._environment, self.metadata, self.replicas, self.peers
         deleted = metadata.catalogue.group_is_deleted
         leaders = Leaders(self.node_id, replicas.group, metadata.whereabouts.nodes_of)
-        routes = Routes(leaders, replicas, replicas.leads, deleted, peers, environment.tasks, environment.clock)
+        routes = self.routes = Routes(
+            leaders, replicas, replicas.leads, deleted, peers, environment.tasks, environment.clock
+        )
         incarnation = incarnation_of(metadata.node_id, metadata.incarnation)
         lanes = self.lanes = Lanes(self.host, leaders, replicas, deleted, peers, incarnation)
         replicas.on_closed = [lanes.forget, leaders.forget]
-        Door(peers, replicas)
-        return Broker(
-            metadata, replicas, routes, lanes, self._settings.limits, environment.tasks, environment.clock
+        departures = Departures(self.host, lambda group, names: routes.ask(group, ReturnLeases(names)), deleted)
+        attendance = Attendance(
+            routes, replicas, deleted, departures.departed, peers, environment.tasks, environment.clock
         )
+        Door(peers, replicas)
+        Hosting(self.host, peers, replicas)
+        limits = self._settings.limits
+        return Broker(metadata, replicas, routes, lanes, attendance, limits, environment.tasks, environment.clock)
 
     def _context(self) -> PartitionContext:
         environment = self._environment
         catalogue = self.metadata.catalogue
-        departures = Departures(
-            self.host,
-            self.peers,
-            self.node_id,
-            lambda group: self.replicas.group(group),
-            lambda group, consumers: self.replicas.consumers_gone(group, consumers),
-        )
         return PartitionContext(
             self.host,
             environment.clock,
@@ -366,7 +369,6 @@ class Node:
             lambda: len(catalogue.nodes()) <= 1,
             self.metadata.whereabouts,
             send_dead_letters=lambda queue, group, batch: self.broker.publish_dead_letters(queue, group, batch),
-            departed=departures.departed,
             standing=self._group_stands,
         )
 

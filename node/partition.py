@@ -27,7 +27,7 @@ from cluster.limits import NodePressure, limits_of
 from cluster.outcomes import Evict
 from cluster.rates import NS_PER_MS
 from node.clock import StampClock
-from node.consumers import Consumer, Consumers, Grant
+from node.consumers import NOTHING_DELIVERED, Consumer, Consumers, Delivered, Grant
 from node.deadletters import DeadLetters, Send
 from node.entries import KIND_COMMANDS, Command, encode_commands
 from node.outbox import Letter
@@ -60,18 +60,18 @@ Waiter = Callable[[Any], None]
 
 @dataclass(slots=True)
 class Attach:
-    """A consumer comes."""
+    """A consumer comes, perhaps again: it has had what was leased to it up to `delivered`."""
 
     consumer: Consumer
+    delivered: Delivered = NOTHING_DELIVERED
     promise: Promise[None] = field(default_factory=Promise)
 
 
 @dataclass(slots=True)
-class Detach:
-    """A consumer goes; its leases come back."""
+class Leave:
+    """These consumers are none here any more; what they hold stays theirs until somebody says more of them."""
 
-    consumer: Consumer
-    promise: Promise[None] = field(default_factory=Promise)
+    consumers: list[str]
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class DeadLettered:
 
 @dataclass(slots=True)
 class ConsumersGone:
-    """Consumers that were attached at another node, or here in an earlier term, are gone: that node says so."""
+    """Consumers are gone, and what they hold comes back: the node that they were clients of says so."""
 
     consumers: list[str]
     promise: Promise[None] = field(default_factory=Promise)
@@ -142,8 +142,6 @@ class PartitionContext:
     """Whether groups have no replicas but those of this node."""
     whereabouts: Whereabouts
     send_dead_letters: Send
-    departed: Callable[[int, list[str]], None] = lambda group, consumers: None
-    """Consumers of a group that is not led here any more are gone."""
     standing: Callable[[Group, bool], None] = lambda group, leads: None
     """A group is led here, and served; or it is not."""
     past: Traffic = field(default_factory=Traffic)
@@ -235,10 +233,8 @@ class Partition(Actor):
                 self._when_confirmed(message, lambda: self.readers.locate(message))
             case Attach():
                 self._attach(message)
-            case Detach():
-                self.consumers.remove(message.consumer)
-                command = [Command.CONSUMER_GONE, message.consumer.consumer_id]
-                self._commands.append((command, partial(self._detached, message)))
+            case Leave():
+                self._leave(message.consumers)
             case ConsumersGone():
                 self._return_leases(message)
             case NodeStarted():
@@ -305,9 +301,6 @@ class Partition(Actor):
 
     def _turn_away(self, messages: list[Any], error: PlaitError) -> None:
         for message in messages:
-            if isinstance(message, Detach) and not self.stopped:
-                self._detached(message, error)
-                continue
             promise = getattr(message, "promise", None)
             if promise is not None:
                 promise.reject(error)
@@ -322,18 +315,21 @@ class Partition(Actor):
                 )
             )
             return
-        self.consumers.add(consumer, shared)
+        self.consumers.add(consumer, shared, message.delivered)
         message.promise.resolve(None)
 
-    def _detached(self, message: Detach, result: Any) -> None:
-        """A consumer has left. Where its leases could not be returned, somebody else is to do it."""
-        if isinstance(result, PlaitError):
-            self._context.departed(self.group.group, [message.consumer.consumer_id])
-        message.promise.resolve(None)
+    def _leave(self, consumers: Iterable[str]) -> None:
+        for name in consumers:
+            consumer = self.consumers.find(name)
+            if consumer is not None:
+                self.consumers.remove(consumer)
 
     def _return_leases(self, message: ConsumersGone) -> None:
         holding = {consumer for shared in self.state.shared.values() for consumer in shared.consumers()}
-        left = [consumer for consumer in message.consumers if consumer in holding]
+        holding.update(self.consumers.ids())
+        promised = bool(self._proposed or self._commands)  # perhaps to those who left already
+        left = [consumer for consumer in message.consumers if promised or consumer in holding]
+        self._leave(message.consumers)
         for consumer in left[:-1]:
             self._commands.append(([Command.CONSUMER_GONE, consumer], _ignore))
         if left:  # they share an entry, or the last one's comes last
@@ -589,10 +585,7 @@ class Partition(Actor):
         lost = unknown(self.name)
         self._tell((waiter, lost) for waiter in chain.from_iterable(waiters for _, waiters in proposed))
         self.readers.fail(error)
-        gone = self.consumers.ids()
         self.consumers.fail(error)
-        if gone and not self.stopped:
-            self._context.departed(self.group.group, gone)
         if self._dead_letters is not None:
             self._dead_letters.begin(0)
 

@@ -137,7 +137,7 @@ class Publishing:
 
     def release_clients(self, prefix: str) -> None:
         """As `release_client` for everyone whose name begins so: a node is gone with its clients."""
-        for client in {publish.client for publish in self._waiting.values()}:
+        for client in dict.fromkeys(publish.client for publish in self._waiting.values()):
             if client.startswith(prefix):
                 self.release_client(client)
 

@@ -30,10 +30,10 @@ from cluster.nodes import Node
 from node.commanded import CommandedReplica
 from node.groups import FOUNDER, Groups, founding_members
 from node.offsets import CommitPositions, ForgetTopic, StreamPositions, encode_command
-from node.partition import ConsumersGone, NodeStarted, Partition, PartitionContext
+from node.partition import NodeStarted, Partition, PartitionContext
 from node.traffic import Traffic
 from plait.wire.errors import NotFound, NotLeader, PlaitError, Unavailable
-from replication.actor import MailboxFull, Promise, rejected
+from replication.actor import Promise, rejected
 from replication.environment import Clock
 from replication.group import Group
 
@@ -330,17 +330,10 @@ class Replicas:
 
     # consumers of other nodes, and of other lives of this one
 
-    def consumers_gone(self, group_id: int, consumers: list[str]) -> Promise[None]:
-        """Return what consumers of a group hold that is led here; their node says that they are gone."""
-        partition = self._by_group.get(group_id)
-        if partition is None:
-            return rejected(NotFound(f"group {group_id} is not here; nothing was done"))
-        message = ConsumersGone(consumers)
-        try:
-            partition.post(message)
-        except MailboxFull as error:
-            message.promise.reject(Unavailable(f"{error}; nothing was done; try again"))
-        return message.promise
+    async def node_gone(self, node: int) -> None:
+        """A node is gone for good: what its consumers hold in partitions that are led here comes back."""
+        incarnation = self._context.whereabouts.incarnations().get(node, 0)
+        await self._node_started(node, incarnation + 1)
 
     async def _node_started(self, node: int, incarnation: int) -> None:
         for number, partition in enumerate(self.all_partitions()):

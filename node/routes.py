@@ -78,6 +78,11 @@ class Routes:
         self._peers = peers
         self._tasks = tasks
         self._clock = clock
+        self.stopped = False
+
+    def stop(self) -> None:
+        """The node ends: nobody is looked for any more."""
+        self.stopped = True
 
     def ask(self, group: int, question: Question[T]) -> Promise[T]:
         """The answer of whoever leads the group; errors are those of the question, and NotLeader or Unavailable
@@ -112,7 +117,7 @@ class Routes:
         promise.reject(error)
 
     def _look(self, group: int, question: Question[T], promise: Elsewhere[T], error: PlaitError) -> None:
-        if error.unknown and not question.REPEATS:
+        if self.stopped or (error.unknown and not question.REPEATS):
             promise.reject(error)
         else:
             self._tasks.spawn(f"route/{group}", self._search, group, question, promise, error)

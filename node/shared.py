@@ -348,6 +348,19 @@ class SharedSubscription:
         """Records that one consumer holds."""
         return self._leases.records(consumer)
 
+    def held_by(self, consumer: str, lease_id: int, offset: int) -> list[tuple[int, int, int, int]]:
+        """What a consumer holds behind that offset of that lease, in the order in which it was leased:
+        (lease id, first, last, deliveries)."""
+        found: list[tuple[int, int, int, int]] = []
+        for held in self._leases.of(consumer):
+            if held >= lease_id:
+                ranges = self._leases.by_id[held].ranges
+                low = offset + 1 if held == lease_id else ranges[0][0]
+                for first, last, state in self._runs.within(low, ranges[-1][1]) if low <= ranges[-1][1] else ():
+                    if state.lease_id == held:
+                        found.append((held, first, last, state.deliveries))
+        return found
+
     def consumers(self) -> list[str]:
         """Who holds at least one record, sorted."""
         return self._leases.consumers()

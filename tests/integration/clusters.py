@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -64,6 +64,7 @@ class Member:
         finally:
             if self.node is not None and self.node.peers is not None:
                 with trio.CancelScope(shield=True):  # the kernel would do it for a process
+                    self.node.routes.stop()
                     await self.node.peers.close()
             self.node = None
             self._ended.set()
@@ -138,30 +139,15 @@ class Cluster:
         await until(look)
         return found[0]
 
-    async def gathered(self, *names: str) -> Node:
-        """The node that serves all partitions of these, however long that takes to be so."""
-        found: list[Node] = []
-
-        def look() -> bool:
-            found[:] = [node for node in self.nodes if all(_all_led(node, names))]
-            return bool(found)
-
-        await until(look)
-        return found[0]
-
-    async def move(self, name: str, to: int = 0) -> None:
-        """Leadership of a partition goes to another node."""
+    async def move(self, name: str, to: int = 0) -> Node:
+        """Leadership of a topic's first partition goes to another node, which serves it then."""
         leader = await self.leader(name)
-        target = to or next(node_id for node_id in self.members if node_id != leader.node_id)
-        group = self.replica(leader.node_id, name).group
-        replica = next(replica for replica, node in group.membership.voters.items() if node == target)
-
-        def moved() -> bool:
-            if group.ready:
-                group.transfer(replica)
-            return group.leader_node == target and _leads(self.node(target), name, 0)
-
-        await until(moved)
+        own = leader.node_id
+        target = to or next(node_id for node_id in self.members if node_id != own)
+        if target != own:
+            await self.handed_over(self.replica(own, name).group, self.node(target))
+        await until(lambda: _leads(self.node(target), name, 0))
+        return self.node(target)
 
     async def handed_over(self, group: Group, to: Node) -> None:
         """That node leads the group, as far as this replica knows."""
@@ -206,12 +192,6 @@ class Cluster:
 def _partitions(node: Node, name: str) -> Mapping[int, Partition] | None:
     topic = node.metadata.catalogue.topic(name)
     return node.replicas.partitions(topic.topic_id) if topic is not None else None
-
-
-def _all_led(node: Node, names: tuple[str, ...]) -> Iterator[bool]:
-    for name in names:
-        partitions = _partitions(node, name)
-        yield partitions is not None and all(partition.failure is None for partition in partitions.values())
 
 
 def _leads(node: Node, name: str, partition: int) -> bool:

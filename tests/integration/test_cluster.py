@@ -36,7 +36,7 @@ async def test_a_new_leader_serves_what_the_old_one_acknowledged(tmp_path: Path)
         producer = await patiently(lambda: cluster.node(1).broker.new_producer())
         stored = 0
         for _ in range(3):
-            leader = await cluster.gathered("events")
+            leader = await cluster.leader("events")
             for _ in range(20):
                 batch = idempotent(producer, stored, b"%d" % stored)
                 await leader.broker.publish("events", 0, batch, "c").wait()
@@ -51,33 +51,15 @@ async def test_a_new_leader_serves_what_the_old_one_acknowledged(tmp_path: Path)
         await cluster.agreed("events")
 
 
-async def test_consumers_are_told_when_leadership_moves_and_their_leases_come_back(tmp_path: Path) -> None:
-    async with running_cluster(tmp_path) as cluster:
-        await patiently(lambda: cluster.node(1).broker.create("queue", "jobs", {}))
-        leader = await cluster.gathered("jobs")
-        await leader.broker.publish("jobs", 0, batch_of(b"a", b"b"), "c").wait()
-        inbox, attachment = await consume(leader.broker, "jobs")
-        await inbox.wait_for(2)
-        await attachment.settle(0, "ack", 0, [(inbox.items[0][1], 0, 0)]).wait()
-        await cluster.move("jobs")
-        await until(lambda: inbox.error is not None)
-        assert isinstance(inbox.error, NotLeader)
-        again, attachment = await _receive(cluster, "jobs")
-        assert [(item[2], item[4]) for item in again.items] == [(1, b"b")]
-        assert again.items[0][3] >= 2, "deliveries are counted on"
-        await attachment.settle(0, "ack", 0, [(again.items[0][1], 1, 1)]).wait()
-        await cluster.agreed("jobs")
-
-
 async def test_leases_of_a_dead_node_stand_until_it_starts_again(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         await patiently(lambda: cluster.node(1).broker.create("queue", "jobs", {"lease_ms": 3_600_000}))
-        leader = await cluster.gathered("jobs")
+        leader = await cluster.leader("jobs")
         await leader.broker.publish("jobs", 0, batch_of(b"a"), "c").wait()
         inbox, _ = await consume(leader.broker, "jobs")
         await inbox.wait_for(1)
         await cluster.kill(_id(leader))
-        new = await cluster.gathered("jobs")
+        new = await cluster.leader("jobs")
         assert cluster.replica(_id(new), "jobs").state.shared[""].leased_count == 1, "its node may come back"
         await cluster.start(_id(leader))
         again, _ = await _receive(cluster, "jobs")
@@ -88,7 +70,7 @@ async def test_leases_of_a_dead_node_stand_until_it_starts_again(tmp_path: Path)
 async def test_deadlines_hold_over_a_change_of_leader(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         await patiently(lambda: cluster.node(1).broker.create("queue", "jobs", {"lease_ms": 4_000}))
-        leader = await cluster.gathered("jobs")
+        leader = await cluster.leader("jobs")
         await leader.broker.publish("jobs", 0, batch_of(b"a"), "c").wait()
         inbox, _ = await consume(leader.broker, "jobs")
         await inbox.wait_for(1)
@@ -121,13 +103,13 @@ async def test_a_node_that_was_away_for_long_is_given_a_snapshot(tmp_path: Path)
     small = StorageSettings(wal_file_bytes=1 << 20, janitor_interval_ms=100)
     async with running_cluster(tmp_path, small) as cluster:
         await patiently(lambda: cluster.node(1).broker.create("queue", "jobs", {}))
-        leader = await cluster.gathered("jobs")
+        leader = await cluster.leader("jobs")
         away_id = next(_id(node) for node in cluster.nodes if node is not leader)
         await until(
             lambda: cluster.has(away_id, "jobs") and cluster.replica(away_id, "jobs").group.applied_index > 0
         )
         await cluster.kill(away_id)
-        leader = await cluster.gathered("jobs")
+        leader = await cluster.leader("jobs")
         inbox, attachment = await consume(leader.broker, "jobs")
         for number in range(40):
             value = b"%d " % number + bytes(100_000)
@@ -143,7 +125,7 @@ async def test_a_node_that_was_away_for_long_is_given_a_snapshot(tmp_path: Path)
         back = cluster.replica(away_id, "jobs")
         assert back.state.backlog_records() == 4
         await attachment.detach().wait()
-        keeper = await cluster.gathered("jobs")
+        keeper = await cluster.leader("jobs")
         if _id(keeper) != away_id:  # what it was sent is whole: it can lead, and deliver
             await cluster.move("jobs", away_id)
         again, _ = await _receive(cluster, "jobs", 4)
@@ -153,7 +135,7 @@ async def test_a_node_that_was_away_for_long_is_given_a_snapshot(tmp_path: Path)
 async def test_a_cluster_starts_again_when_all_nodes_were_down(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         await patiently(lambda: cluster.node(1).broker.create("topic", "events", {"partitions": 3}))
-        leader = cluster.node(1)
+        leader = await cluster.leader("events")
         for number in range(30):
             publish = partial(leader.broker.publish, "events", number % 3, batch_of(b"%d" % number), "c")
             await patiently(publish)
@@ -162,7 +144,7 @@ async def test_a_cluster_starts_again_when_all_nodes_were_down(tmp_path: Path) -
         for node_id in NODES:
             await cluster.kill(node_id)
         await cluster.start(*NODES)
-        leader = cluster.node(2)
+        leader = await cluster.leader("events")
         assert leader.broker.cluster_id == cluster_id
         assert leader.broker.incarnation == 2
         for partition in range(3):
@@ -175,7 +157,7 @@ async def test_a_cluster_starts_again_when_all_nodes_were_down(tmp_path: Path) -
 async def test_a_minority_serves_nothing_and_says_so(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         await patiently(lambda: cluster.node(1).broker.create("topic", "events", {}))
-        leader = await cluster.gathered("events")
+        leader = await cluster.leader("events")
         await leader.broker.publish("events", 0, batch_of(b"a"), "c").wait()
         for node in cluster.nodes:
             if node is not leader:

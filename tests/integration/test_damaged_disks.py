@@ -24,7 +24,7 @@ def value_of(number: int) -> bytes:
 async def fill(cluster: Cluster) -> int:
     """Publish until every node has segments and a snapshot; a node that does not lead."""
     await patiently(lambda: cluster.node(1).broker.create("topic", "events", {}))
-    leader = await cluster.gathered("events")
+    leader = await cluster.leader("events")
     for number in range(RECORDS):
         await leader.broker.publish("events", 0, batch_of(value_of(number)), "c").wait()
     follower_id = next(node_id for node_id in NODES if cluster.node(node_id) is not leader)
@@ -76,7 +76,7 @@ async def mended(cluster: Cluster, node_id: int) -> None:
     """The node has everything again, can lead, and serves what it was given anew."""
     await until(lambda: log_of(cluster, node_id).damage is None)
     await cluster.agreed("events")
-    leader = await cluster.gathered("events")
+    leader = await cluster.leader("events")
     if leader is not cluster.node(node_id):
         await cluster.move("events", node_id)
     await until(lambda: cluster.replica(node_id, "events").failure is None)

@@ -196,6 +196,8 @@ class BrokerLife:
                     "messages held": len(core.held),
                 }
             found |= {f"group {group} {what}": count for what, count in held.items() if count}
+        if self.node is not None and self.node.lanes.under_way:
+            found["publishes of clients"] = self.node.lanes.under_way
         if self.gateway is not None and self.gateway.counters.connections_now:
             found["connections"] = self.gateway.counters.connections_now
         return found

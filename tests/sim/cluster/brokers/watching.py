@@ -17,8 +17,9 @@ import node.node
 import node.partition
 from node.commanded import CommandedReplica
 from node.consumers import Consumer, Consumers, Grant
-from node.entries import KIND_COMMANDS, Command, decode_commands
+from node.entries import KIND_BATCH, KIND_COMMANDS, Command, decode_commands, read_envelope
 from node.groups import Groups, Replica
+from node.origins import NO_ORIGIN
 from node.partition import Partition
 from replication.machine import Entry
 from replication.transfer import Transfers
@@ -40,6 +41,7 @@ class ReplicaChecker(GroupChecker):
     def __init__(self, group: int, broken: Broken) -> None:
         super().__init__(group, broken)
         self._seen: dict[int, tuple[int, int, int]] = {}
+        self._origins: dict[tuple[int, int], int] = {}
 
     def applied_entry(self, entry: Entry) -> bool:
         """A state machine applies an entry; True for the first one that does."""
@@ -48,8 +50,18 @@ class ReplicaChecker(GroupChecker):
         if known != what:
             self.broken(f"group {self.group}: two entries are applied at {entry.index}: {known} and {what}")
         first = entry.index > self.last_index
+        if first and entry.kind == KIND_BATCH:
+            self._count_once(entry)
         self.last_index = max(self.last_index, entry.index)
         return first
+
+    def _count_once(self, entry: Entry) -> None:
+        """What a node sends for its clients is stored once, however often it sends it and to whom."""
+        envelope = read_envelope(entry.payload)
+        origin = envelope.origin_incarnation, envelope.origin_request
+        before = self._origins.setdefault(origin, entry.index)
+        if origin != NO_ORIGIN and before != entry.index:
+            self.broken(f"group {self.group}: publish {origin} is applied at {before} and at {entry.index}")
 
 
 class WatchedGroups(Groups):
