@@ -12,7 +12,7 @@ from random import Random
 
 import trio
 
-from tests.chaos.boxes import FAKETIME, Box, BoxFailed
+from tests.chaos.boxes import Box, BoxFailed
 from tests.chaos.fleet import Fleet
 from tests.chaos.wires import Names, both
 
@@ -246,7 +246,7 @@ async def clock_step(fleet: Fleet, random: Random) -> None:
         fleet.events.note("clock", box, f"{step_s:+.1f} s")
         box.step_clock(step_s)
         try:
-            await _pause(random, FAULT_S_MAX, 1.5)
+            await _pause(random, FAULT_S_MAX)
         finally:
             box.step_clock(0)
 
@@ -329,6 +329,4 @@ def possible(fleet: Fleet) -> tuple[list[Kind], dict[str, str]]:
         why_not |= dict.fromkeys(("full disk", "read-only disk"), fleet.shelf.why_not)
     if fleet.shelf.why_not_slow:
         why_not["slow disk"] = fleet.shelf.why_not_slow
-    if not FAKETIME.exists():
-        why_not["clock step"] = f"{FAKETIME} is not there (Debian's package libfaketime)"
     return [kind for kind in KINDS if kind.name not in why_not], why_not

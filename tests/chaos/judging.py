@@ -13,6 +13,7 @@ from functools import partial
 import trio
 
 import plait
+from node.commanded import CommandedReplica
 from node.node import Node
 from node.partition import Partition
 from plait.client.client import Client
@@ -167,13 +168,21 @@ def _unequal(nodes: dict[str, Node]) -> Iterator[str]:
         for number in assignment.nodes:
             if number not in numbers:
                 continue  # it was lost, and is to be replaced
-            partition = nodes[numbers[number]].replicas._by_group.get(group)
-            if not isinstance(partition, Partition):
+            replica = _replica(nodes[numbers[number]], group)
+            if replica is None or replica.group is None or replica.group.core is None:
                 yield f"{numbers[number]} does not have group {group}"
                 continue
-            found[numbers[number]] = partition.state.next_offset, bytes(partition.state.snapshot())
+            state = replica.state if isinstance(replica, Partition) else replica
+            found[numbers[number]] = replica.group.applied_index, bytes(state.snapshot())
         if len(set(found.values())) > 1:
             yield f"group {group} differs: { ({name: end for name, (end, _) in found.items()}) }"
+
+
+def _replica(node: Node, group: int) -> Partition | CommandedReplica | None:
+    coordinator = node.replicas._coordinator
+    if coordinator.group is not None and coordinator.group.group == group:
+        return coordinator
+    return node.replicas.partition_of(group)
 
 
 async def _until(true: Callable[[], bool]) -> None:

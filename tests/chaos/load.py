@@ -26,7 +26,7 @@ CLIENTS = 3
 """With a mix of programs each."""
 PROBES = 2
 """Clients whose publishes measure outages."""
-PROBE_PAUSE_S = 0.1
+PROBE_PAUSE_S = 0.2
 """Between two publishes of a probe to a partition."""
 DEADLINE_S = 8.0
 """How long a client tries."""
@@ -42,7 +42,7 @@ class Shape:
 
     partitions: int = 3
     payload_bytes: int = 300
-    think_ms: int = 25
+    think_ms: int = 60
     lease_ms: int = 2_000
     backlog_records: int = 20_000
 

@@ -45,6 +45,8 @@ class Outages:
 
     def succeeded(self, partition: Hashable, now_s: float) -> None:
         """Somebody published to a partition."""
+        if partition not in self.last_s:
+            return
         self.last_s[partition] = now_s
         for window in self._open.values():
             if partition in window.last_s:

@@ -44,7 +44,7 @@ TWO_PERCENT = 20
 """Share of the faults that another one joins."""
 TWO = "two at once"
 """What they count as when outages are told."""
-FAULT_S = 18.0
+FAULT_S = 25.0
 """Time that a run allows for each fault before it gives up."""
 
 
@@ -99,7 +99,7 @@ class Chaos:
         return self.report
 
     async def _end_early(self, scope: trio.CancelScope) -> None:
-        with trio.move_on_after(60 + FAULT_S * self._faults):
+        with trio.move_on_after(120 + FAULT_S * self._faults):
             await self.report.events.ended.wait()
         if not self.report.events.broken:
             self.report.events.break_promise("the run takes too long")
