@@ -20,10 +20,12 @@ from plait.client.producer import Producer
 from plait.wire.errors import PlaitError
 from tests.chaos.events import Events
 from tests.history.book import Book
-from tests.history.programs import Program, Streamer, programs_of
+from tests.history.programs import Consumer, Program, Streamer, programs_of
 
 CLIENTS = 3
 """With a mix of programs each."""
+WORKERS = 3
+"""Consumers of the queue in each of them, besides: they acknowledge one message after the other."""
 PROBES = 2
 """Clients whose publishes measure outages."""
 PROBE_PAUSE_S = 0.2
@@ -174,8 +176,10 @@ class ClientMachine:
 
     def _programs(self, client: Client) -> list[Program]:
         programs = programs_of(self, client)
-        plain = Plain(self, client)
-        return [*programs, plain]
+        workers = [Consumer(self, client) for _ in range(WORKERS)]
+        for number, worker in enumerate(workers):
+            worker.who += f".more.{number}"
+        return [*programs, *workers, Plain(self, client)]
 
     async def _probers(self, client: Client) -> list[Program]:
         program = Program(self, client)
