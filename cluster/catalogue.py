@@ -53,7 +53,11 @@ SNAPSHOT_FORMAT = 2
 METADATA_GROUP = 0
 """The group that replicates this catalogue; partitions' groups follow from 1."""
 COORDINATOR_TOPIC = "plait.subscriptions"
-"""The internal topic whose one partition keeps the positions of stream subscriptions."""
+"""The internal topic whose partitions keep the positions of stream subscriptions, and consumer groups."""
+COORDINATORS = 8
+"""Coordinator partitions of a cluster that is founded now; a subscription's name decides which one has it."""
+COORDINATORS_MAX = 64
+"""Coordinator partitions of any cluster."""
 PRODUCER_BLOCK_IDS = 1_000
 """Producer ids given to a node at a time."""
 TOPICS_MAX = 100_000
@@ -249,6 +253,8 @@ class Catalogue:
     def _bootstrap(self, command: Bootstrap) -> str:
         if not 0 < len(command.cluster_id) <= CLUSTER_ID_CHARACTERS_MAX:
             raise BadRequest(f"a cluster id has 1 to {CLUSTER_ID_CHARACTERS_MAX} characters")
+        if not 0 < command.coordinators <= COORDINATORS_MAX:
+            raise BadRequest(f"a cluster has 1 to {COORDINATORS_MAX} coordinators, not {command.coordinators}")
         if self.cluster_id and self.cluster_id != command.cluster_id:
             raise AlreadyExists(f"this is cluster {self.cluster_id} already; {command.cluster_id} was not founded")
         if not self.cluster_id:
@@ -257,7 +263,7 @@ class Catalogue:
             self._members.found(command.founders, command.stamp_ms)
             self.cluster_id = command.cluster_id
             self._assignments.keep(METADATA_GROUP, metadata_founded(first_voters(command.founders)))
-            settings = settings_from("topic", {"partitions": 1, "retention_ms": None})
+            settings = settings_from("topic", {"partitions": command.coordinators, "retention_ms": None})
             self._add("topic", COORDINATOR_TOPIC, settings, self._changed(command.stamp_ms), ())
         return self.cluster_id
 

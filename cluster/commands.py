@@ -30,6 +30,8 @@ class Bootstrap:
     stamp_ms: int
     founders: Mapping[int, int] = field(default_factory=lambda: {1: 0}, hash=False)
     """Node to disk of those who are there from the beginning."""
+    coordinators: int = 1
+    """Coordinator partitions; fixed from then on, for a subscription's name decides which one has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,7 @@ _FIRST_FIELDS: dict[type[Command], int] = {Bootstrap: 2, RegisterNode: 3, Create
 """Of commands to which fields were appended: how many they began with."""
 _KINDS: dict[int, type[Command]] = {number: kind for kind, number in _NUMBERS.items()}
 _FIELD_TYPES: dict[type[Command], tuple[type, ...]] = {
-    Bootstrap: (str, int, dict),
+    Bootstrap: (str, int, dict, int),
     RegisterNode: (int, str, int, int, str, str, str, int),
     CreateTopic: (str, str, dict, int, list),
     DeleteTopic: (str, int, int),

@@ -6,8 +6,11 @@ catalogue (nothing is skipped), so it is used only when all nodes have said that
 
 from __future__ import annotations
 
-FEATURES = 1
+FEATURES = 2
 """What this version knows; one more with every kind of command, or field of one, that is added.
 
 1: nodes that join, placement, and moves.
+2: consumer groups.
 """
+GROUPS_FEATURE = 2
+"""From which on nodes know consumer groups."""

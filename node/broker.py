@@ -15,18 +15,21 @@ from typing import Any, TypeVar
 
 import structlog
 
-from cluster.catalogue import COORDINATOR_TOPIC, Topic
+from cluster.catalogue import Topic
 from cluster.names import check_subscription_name
 from cluster.settings import LEASE_MS_MAX, LEASE_MS_MIN, record_limit_bytes
 from node.attending import Attendance, Attending
+from node.consumer_groups import ConsumerGroups
 from node.consumers import LeasedRun
+from node.coordinators import coordinator_groups, coordinator_of
 from node.describe import Figures, describe_subscriptions, describe_topic, figures_of, figures_unknown
 from node.entries import Command
+from node.group_questions import CommitTo, PositionsOf
 from node.lanes import Lanes
 from node.metadata import Metadata
 from node.outbox import OUTBOX_PRODUCERS
 from node.publishing import Published
-from node.questions import CommitTo, Describe, FetchFrom, Find, PositionsOf, Question, SettleLeases
+from node.questions import Describe, FetchFrom, Find, Question, SettleLeases
 from node.readers import Fetched, Located
 from node.replicas import Replicas
 from node.router import Router
@@ -41,7 +44,6 @@ from plait.wire.errors import (
     NotFound,
     PlaitError,
     SettingInvalid,
-    Unavailable,
     WrongKind,
 )
 from replication.actor import Promise, rejected
@@ -172,6 +174,8 @@ class Broker:
         self._tasks = tasks
         self._clock = clock
         self._consumer_number = 0
+        self.groups = ConsumerGroups(metadata, routes, self._soon)
+        """Consumer groups."""
 
     # administration
 
@@ -257,7 +261,7 @@ class Broker:
         try:
             check_subscription_name(subscription)
             topic = self._find(name, kind="topic")
-            coordinator = self._coordinator()
+            coordinator = coordinator_of(self._metadata.catalogue, subscription)
             for number, offset in positions:
                 if not 0 <= number < len(topic.groups):
                     raise NotFound(f"{name} has no partition {number}; no position was stored")
@@ -353,7 +357,10 @@ class Broker:
         await self._metadata.confirm()
         topic = self._find(name)
         figures = await self._asked_of_all(topic)
-        stored = await self._routes.ask(self._coordinator(), PositionsOf("", topic.topic_id)).wait()
+        stored: dict[str, dict[int, int]] = {}
+        question = PositionsOf("", topic.topic_id)
+        for asked in [self._routes.ask(each, question) for each in coordinator_groups(self._metadata.catalogue)]:
+            stored |= await asked.wait()
         return describe_subscriptions(figures, stored)
 
     async def _committed(self, subscription: str, name: str) -> list[tuple[int, int]]:
@@ -364,7 +371,8 @@ class Broker:
             await self._metadata.confirm()
             topic = self._find(name, kind="topic")
         question = PositionsOf(subscription, topic.topic_id)
-        stored = await self._routes.ask(self._coordinator(), question).wait()
+        coordinator = coordinator_of(self._metadata.catalogue, subscription)
+        stored = await self._routes.ask(coordinator, question).wait()
         return list(stored[subscription].items())
 
     async def _asked_of_all(self, topic: Topic) -> list[Figures]:
@@ -401,13 +409,6 @@ class Broker:
         if kind and topic.kind != kind:
             raise WrongKind(f"{name} is a {topic.kind}; this needs a {kind}; nothing was done")
         return topic
-
-    def _coordinator(self) -> int:
-        """The group that keeps the positions of stream subscriptions."""
-        topic = self._metadata.catalogue.topic(COORDINATOR_TOPIC)
-        if topic is None:
-            raise Unavailable("this node does not know the cluster's catalogue yet; nothing was done; try again")
-        return topic.groups[0]
 
     def _ask(self, name: str, partition: int, question: Question[T], kind: str = "") -> Promise[T]:
         try:

@@ -159,8 +159,11 @@ class Consumers:
         """A lease command was applied: deliver what it leased, (first, last, deliveries) each."""
         self._unreserve(grant)
         consumer = grant.consumer
-        self._parcels.extend(_Parcel(consumer.consumer_id, consumer.subscription, lease_id, *run) for run in runs)
-        self.redelivered_records += sum(last - first + 1 for first, last, deliveries in runs if deliveries > 1)
+        for first, last, deliveries in runs:
+            name, subscription = consumer.consumer_id, consumer.subscription
+            self._parcels.append(_Parcel(name, subscription, lease_id, first, last, deliveries))
+            if deliveries > 1:
+                self.redelivered_records += last - first + 1
         self._deliver_soon()
 
     def _deliver_soon(self) -> None:

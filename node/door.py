@@ -14,9 +14,10 @@ from functools import partial
 from typing import Any
 
 from cluster.routing import Leader
+from node.group_questions import QUESTIONS
 from node.partition import ClientGone, ClientsGone, Partition
 from node.publishing import Publish, Published
-from node.questions import QUESTIONS, Question, not_here, post
+from node.questions import Question, not_here, post
 from node.replicas import Replicas
 from node.streams import Stream, StreamNumber
 from plait.wire.batch import read_header
@@ -28,7 +29,7 @@ from replication.peers.peers import Peers
 CHANNEL = "partition"
 """The channel of these questions."""
 PUBLISH = 0
-"""Kind of a publish; others are in node/questions.py."""
+"""Kind of a publish; others are in node/group_questions.py."""
 CLIENT_GONE = 100
 """Kind of the word that a client of the asking node is gone."""
 END_STREAM = 101

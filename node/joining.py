@@ -1,6 +1,7 @@
 """How a node with an empty disk comes into a cluster that is there.
 
-    newcomer ── JOIN: my disk, my addresses ──> any node ──AddNode──> the catalogue's leader
+    newcomer ── JOIN: my disk, my addresses ──> any node
+              <── CHALLENGE, CONFIRM ──>         it knows the cluster's secret ──AddNode──> the catalogue's leader
               <── JOINED: your id, the nodes ──         <── applied: it is to have the catalogue
 
 Then it is a node like any other: it opens links, gets the catalogue, and registers.
@@ -18,6 +19,7 @@ from node.metadata import Metadata
 from plait.wire.errors import BadRequest, PlaitError
 from replication.environment import Environment
 from replication.peers.joining import Join, Joined, ask
+from replication.peers.proof import DIALLER, ClusterKey, Proofs
 from replication.peers.protocol import VERSION_MAX, Refusal, Told
 
 _logger = structlog.get_logger("plait.node")
@@ -36,14 +38,16 @@ LATER = ("busy", "disk")
 Address = tuple[str, int]
 
 
-async def join_cluster(environment: Environment, addresses: Sequence[Address], join: Join) -> Joined:
+async def join_cluster(
+    environment: Environment, addresses: Sequence[Address], join: Join, key: ClusterKey | None
+) -> Joined:
     """Ask the nodes at these addresses in turn until one lets this node in. Raises BadRequest: one will not."""
     clock = environment.clock
     complain_ns = clock.monotonic_ns() + COMPLAIN_MS * 1_000_000
     while True:
         why = "nobody was asked"
         for address in addresses:
-            found = await _ask(environment, address, join)
+            found = await _ask(environment, address, join, key)
             if isinstance(found, Joined):
                 return found
             why = f"{address[0]}:{address[1]}: {found}"
@@ -54,16 +58,18 @@ async def join_cluster(environment: Environment, addresses: Sequence[Address], j
         await clock.sleep_until(now_ns + AGAIN_MS * 1_000_000)
 
 
-async def check_cluster(environment: Environment, addresses: Sequence[Address], join: Join) -> None:
+async def check_cluster(
+    environment: Environment, addresses: Sequence[Address], join: Join, key: ClusterKey | None
+) -> None:
     """A node that is of a cluster already is told to join one: whoever answers says whether it is that one.
 
     Raises BadRequest when it is another one. Nobody need answer.
     """
     for address in addresses:
-        await _ask(environment, address, join)
+        await _ask(environment, address, join, key)
 
 
-async def _ask(environment: Environment, address: Address, join: Join) -> Joined | str:
+async def _ask(environment: Environment, address: Address, join: Join, key: ClusterKey | None) -> Joined | str:
     try:
         with trio.fail_after(CONNECT_MS / 1_000):
             stream = await environment.network.connect(*address)
@@ -73,9 +79,9 @@ async def _ask(environment: Environment, address: Address, join: Join) -> Joined
         return f"it cannot be reached within {CONNECT_MS} ms"
     try:
         with trio.fail_after(ANSWER_MS / 1_000):
-            return await ask(stream, join)
+            return await ask(stream, join, Proofs(key, DIALLER, environment.random))
     except Told as refusal:
-        if refusal.code in LATER:
+        if refusal.code in LATER or not refusal.believed:  # whoever is there may be no node at all
             return refusal.sentence
         raise BadRequest(f"{address[0]}:{address[1]} does not let this node in: {refusal.sentence}")
     except Refusal as refusal:

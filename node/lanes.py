@@ -283,8 +283,10 @@ class Lane(Actor):
         else:
             leader = leaders.leader(self._group)
             known, term = (leader.node_id, leader.term) if leader is not None else (0, 0)
-        step = self._search.next(known, leaders.replicas(self._group) if lanes.peers is not None else ())
-        if isinstance(step, Ask) and (step.node != lanes.node_id or lanes.replicas.leads(self._group)):
+        others = leaders.replicas(self._group)
+        step = self._search.next(known, others or [lanes.node_id])  # whoever is alone can say why it does not lead
+        here = lanes.replicas.leads(self._group) or not others
+        if isinstance(step, Ask) and (step.node != lanes.node_id or here):
             self._target, self._term = step.node, term if step.node == known else 0
             return True
         self._give_up(now_ns)

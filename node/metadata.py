@@ -32,7 +32,7 @@ from cluster.settings import settings_from
 from node.commanded import CommandedReplica
 from node.forwarding import Forwarding
 from node.whereabouts import Whereabouts
-from plait.wire.errors import OutcomeUnknown, PlaitError, StorageDamaged
+from plait.wire.errors import OutcomeUnknown, PlaitError, StorageDamaged, Unavailable
 from replication.actor import Host, Promise
 from replication.environment import Environment
 from replication.peers.joining import Join
@@ -178,13 +178,16 @@ class Metadata:
     async def confirm(self) -> None:
         """Return when this node's catalogue shows everything that was done before this was called.
 
-        Raises NotLeader, Unavailable, OutcomeUnknown: it may be old.
+        Raises NotLeader, Unavailable: it may be old.
         """
         leader = self._leader_elsewhere()
-        if leader:
-            await self._reach(await self._forwarding.read(leader))
-        else:
+        if not leader:
             await self.replica.confirmed().wait()
+            return
+        try:
+            await self._reach(await self._forwarding.read(leader))
+        except OutcomeUnknown as error:  # it is only a question: whatever became of it, nothing was done
+            raise Unavailable(f"the catalogue's leader, node {leader}, did not answer; nothing was done: {error}")
 
     def spread(self) -> None:
         """Let the other nodes hear at once of what was committed, and not with the next beat: a round of reads

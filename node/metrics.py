@@ -26,7 +26,7 @@ from replication.machine import Role
 
 METRICS_TOPICS_MAX = 200
 """Topics and queues with figures of their own, the oldest first; the others are summed up as OTHER."""
-SLICE_NS = 3_000_000
+SLICE_NS = 2_000_000
 """Time after which the collecting lets others have a turn."""
 SLICE_PARTITIONS = 32
 """Partitions, or groups, looked at before the time is."""

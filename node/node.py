@@ -18,7 +18,7 @@ from hashlib import sha256
 
 import structlog
 
-from cluster.catalogue import METADATA_GROUP, Result, first_voters
+from cluster.catalogue import COORDINATORS, METADATA_GROUP, Result, first_voters
 from cluster.commands import Bootstrap, RegisterNode, ResizeTopic, WentOver
 from cluster.features import FEATURES
 from cluster.limits import NodePressure
@@ -30,6 +30,7 @@ from node.departures import Departures
 from node.door import Door
 from node.founding import Founding
 from node.groups import Groups
+from node.handover import Handover
 from node.health import MEETING, OPENING, REGISTERING, SERVING, Health
 from node.hosting import Hosting
 from node.identity import DISK_BITS, FILES, IdentityFile, NodeIdentity, read_identity
@@ -55,6 +56,7 @@ from replication.group import Group
 from replication.peers.joining import Join
 from replication.peers.lives import MARK_BITS, Life
 from replication.peers.peers import Peers
+from replication.peers.proof import ClusterKey
 from replication.peers.protocol import Identity
 from replication.peers.settings import PeerSettings
 from replication.raft.membership import Membership
@@ -89,6 +91,8 @@ class NodeSettings:
     native: Address | None = None
     """Where clients reach this node, which other nodes tell them; None: they are not told."""
     rack: str = ""
+    secret: bytes = field(default=b"", repr=False)
+    """What the nodes of the cluster prove to each other that they know; none: nothing is proven."""
     raft: RaftSettings = field(default_factory=RaftSettings)
     peers: PeerSettings = field(default_factory=PeerSettings)
     spread_leaders: bool = True
@@ -109,6 +113,7 @@ class Node:
         self._logger = structlog.get_logger("plait.node")
         self.pressure = NodePressure()
         self.host = Host(environment.clock, self._actor_failed)
+        self._key: ClusterKey | None = None
         self._peer = settings.peer or (settings.initial or {}).get(settings.node_id)
 
     @classmethod
@@ -131,6 +136,11 @@ class Node:
         """Its id in the cluster."""
         return self._identity.identity.node_id
 
+    async def hand_over(self) -> None:
+        """Give what is led here to other nodes, as far as they can take it; the first step of an orderly end."""
+        self._leading.stop()
+        await self.handover.run()
+
     async def close(self) -> None:
         """End in an orderly way: everyone who waits is answered, the log is sealed."""
         self.routes.stop()
@@ -147,11 +157,13 @@ class Node:
         environment.tasks.spawn("host", self.host.run)
         health.stage = MEETING
         found = await environment.tasks.offload("identity", partial(read_identity, environment.disk))
+        if settings.secret:
+            self._key = await environment.tasks.offload("secret", partial(ClusterKey, settings.secret))
         identity = found or await self._begin()
         self._check(identity)
         self._identity = IdentityFile(environment, identity)
         if found is not None and settings.join:
-            await check_cluster(environment, settings.join, self._introduction(identity))
+            await check_cluster(environment, settings.join, self._introduction(identity), self._key)
         await self._meet_the_others()
         health.peers, health.stage = self.peers, REGISTERING
         await self._open_catalogue()
@@ -176,7 +188,7 @@ class Node:
         disk = environment.random.getrandbits(DISK_BITS) | 1
         if settings.join:
             identity = NodeIdentity(0, disk, 0)
-            joined = await join_cluster(environment, settings.join, self._introduction(identity))
+            joined = await join_cluster(environment, settings.join, self._introduction(identity), self._key)
             addresses = dict(joined.addresses)
             return replace(identity, node_id=joined.node, cluster=joined.cluster, addresses=addresses)
         if settings.initial is not None:
@@ -223,7 +235,7 @@ class Node:
         mark = environment.random.getrandbits(MARK_BITS)
         identity = await self._keep(lambda known: known.started(mark))
         own = Identity(identity.cluster, identity.node_id, identity.starts, identity.past)
-        peers = self.peers = Peers(environment, self.host, own, settings.peers)
+        peers = self.peers = Peers(environment, self.host, own, settings.peers, self._key)
         peers.lives = {node: meeting.life for node, meeting in identity.met.items()}
         peers.keep = self._identity.met
         peers.on_outlived = self._outlived
@@ -279,7 +291,7 @@ class Node:
     async def _open_catalogue(self) -> None:
         settings, environment, identity = self._settings, self._environment, self._identity.identity
         founders = dict(identity.founders)
-        founding = Bootstrap(identity.cluster_id, 0, founders) if founders else None
+        founding = Bootstrap(identity.cluster_id, 0, founders, COORDINATORS) if founders else None
         metadata = self.metadata = Metadata(self.host, environment, identity.node_id, founding, self.peers)
         self.health.metadata = metadata
         self.groups = Groups(environment, self.host, self.store, identity.node_id, settings.raft, self.peers)
@@ -320,7 +332,8 @@ class Node:
         host, metadata, is_up = self.host, self.metadata, self.peers.is_up
         catalogue = metadata.catalogue
         self._moving = Moving(host, catalogue, self.node_id, metadata.ask)
-        self._leading = Leading(host, catalogue, self.node_id, is_up)
+        self.handover = Handover(self._environment.clock, self.peers, lambda: list(self.groups.opened.values()))
+        self._leading = Leading(host, catalogue, self.node_id, self.handover.may_lead)
         self._controller = Controller(
             host, catalogue, self.node_id, is_up, metadata.ask, self._settings.controller
         )
@@ -404,6 +417,7 @@ class Node:
         self._leading.look()
 
     def _node_changed(self, node: int, up: bool) -> None:
+        self.handover.node_changed(node)
         self._leading.look()
         self._controller.look()
 

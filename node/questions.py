@@ -1,8 +1,9 @@
-"""What one node asks another about a partition (or the stream positions) that is led there.
+"""What one node asks another about a partition that is led there.
 
     asked here:  question ──words, payload──> link                     link ──> read ──> result
     led there:   link ──> QUESTIONS[kind].read ──> question ──here()──> promise ──answer──> link
 
+What is asked of coordinator partitions is in node/group_questions.py, with the table of all questions.
 A question is the same whether it is answered on this node or on another one: `here` asks this node's own replica.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from node.coordinator import Coordinator
 from node.describe import Figures, figures_of
 from node.partition import ConsumersGone, Partition, Settle
 from node.readers import Fetch, Fetched, Locate, Located
@@ -34,19 +36,8 @@ class Place(Protocol):
     def partition_of(self, group: int) -> Partition | None:
         """This node's replica of a partition."""
 
-    def commit_positions(
-        self, subscription: str, topic_id: int, positions: Sequence[tuple[int, int]]
-    ) -> Promise[None]:
-        """Store positions, if this node leads them."""
-
-    def positions_confirmed(self) -> Promise[int]:
-        """Resolves when the positions here are not older than this call."""
-
-    def stored_positions(self, subscription: str, topic_id: int) -> list[tuple[int, int]]:
-        """A subscription's positions in a topic."""
-
-    def stream_positions(self, topic_id: int) -> dict[str, dict[int, int]]:
-        """The positions of all subscriptions of a topic."""
+    def coordinator(self, group: int) -> Coordinator | None:
+        """This node's replica of a coordinator partition."""
 
 
 class Question(Protocol[T]):
@@ -82,7 +73,7 @@ class Question(Protocol[T]):
         """The answer that another node gave."""
 
 
-class _Plain:
+class Plain:
     """What most of them have in common."""
 
     REPEATS: ClassVar[bool] = True
@@ -96,7 +87,7 @@ class _Plain:
 
 
 @dataclass(frozen=True, slots=True)
-class FetchFrom(_Plain):
+class FetchFrom(Plain):
     """Records from an offset on."""
 
     KIND: ClassVar[int] = 1
@@ -135,7 +126,7 @@ class FetchFrom(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class Find(_Plain):
+class Find(Plain):
     """Where something is."""
 
     KIND: ClassVar[int] = 2
@@ -161,7 +152,7 @@ class Find(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class Describe(_Plain):
+class Describe(Plain):
     """How a partition is doing now; one that nobody can serve is described as such."""
 
     KIND: ClassVar[int] = 3
@@ -198,7 +189,7 @@ class Describe(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class SettleLeases(_Plain):
+class SettleLeases(Plain):
     """What became of leased records. Done twice, it says of the second time that the leases were lost."""
 
     KIND: ClassVar[int] = 4
@@ -212,8 +203,8 @@ class SettleLeases(_Plain):
         return []
 
     def payload(self) -> Sequence[Buffer]:
-        kind, *rest = self.command
-        return [encode_plain([int(kind), *rest])]  # a Command is no plain number
+        kind, *arguments = self.command
+        return [encode_plain([int(kind), *arguments])]  # plain data knows no enumerations
 
     @classmethod
     def read(cls, words: list[Any], payload: memoryview) -> SettleLeases:
@@ -229,7 +220,7 @@ class SettleLeases(_Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class ReturnLeases(_Plain):
+class ReturnLeases(Plain):
     """Consumers of the asking node are gone."""
 
     KIND: ClassVar[int] = 5
@@ -257,81 +248,8 @@ class ReturnLeases(_Plain):
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class CommitTo(_Plain):
-    """Positions of a stream subscription. Done twice, it could undo what was committed in between."""
-
-    KIND: ClassVar[int] = 6
-    REPEATS: ClassVar[bool] = False
-    subscription: str
-    topic_id: int
-    positions: Sequence[tuple[int, int]]
-
-    def here(self, place: Place, group: int, promise: Promise[None]) -> None:
-        _pass_on(place.commit_positions(self.subscription, self.topic_id, self.positions), promise)
-
-    def words(self) -> list[Any]:
-        return [self.subscription, self.topic_id]
-
-    def payload(self) -> Sequence[Buffer]:
-        return [encode_plain([list(position) for position in self.positions])]
-
-    @classmethod
-    def read(cls, words: list[Any], payload: memoryview) -> CommitTo:
-        subscription, topic_id = words
-        return cls(subscription, topic_id, [(number, at) for number, at in decode_plain(bytes(payload))])
-
-    @staticmethod
-    def answer(result: None) -> Answer:
-        return [], ()
-
-    @staticmethod
-    def result(words: list[Any], payload: memoryview) -> None:
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class PositionsOf(_Plain):
-    """The stored positions of a topic's subscriptions: {subscription: {partition: offset}}."""
-
-    KIND: ClassVar[int] = 7
-    subscription: str
-    """"": of all of them."""
-    topic_id: int
-
-    def here(self, place: Place, group: int, promise: Promise[dict[str, dict[int, int]]]) -> None:
-        def heard(done: Promise[int]) -> None:
-            if done.error is not None:
-                promise.reject(done.error)
-            elif self.subscription:
-                stored = place.stored_positions(self.subscription, self.topic_id)
-                promise.resolve({self.subscription: dict(stored)})
-            else:
-                promise.resolve(place.stream_positions(self.topic_id))
-
-        place.positions_confirmed().then(heard)
-
-    def words(self) -> list[Any]:
-        return [self.subscription, self.topic_id]
-
-    @classmethod
-    def read(cls, words: list[Any], payload: memoryview) -> PositionsOf:
-        return cls(*words)
-
-    @staticmethod
-    def answer(result: dict[str, dict[int, int]]) -> Answer:
-        rows = [[name, [list(each) for each in stored.items()]] for name, stored in result.items()]
-        return [], [encode_plain(rows)]
-
-    @staticmethod
-    def result(words: list[Any], payload: memoryview) -> dict[str, dict[int, int]]:
-        return {name: dict(map(tuple, stored)) for name, stored in decode_plain(bytes(payload))}
-
-
-QUESTIONS: dict[int, type[Question[Any]]] = {
-    each.KIND: each for each in (FetchFrom, Find, Describe, SettleLeases, ReturnLeases, CommitTo, PositionsOf)
-}
-"""Every question by its kind. Numbers are never used again."""
+PLAIN_QUESTIONS: tuple[type[Question[Any]], ...] = (FetchFrom, Find, Describe, SettleLeases, ReturnLeases)
+"""Those of this module."""
 
 
 def post(place: Place, group: int, message: Any, promise: Promise[T], *, always: bool = False) -> None:
@@ -353,13 +271,3 @@ def post(place: Place, group: int, message: Any, promise: Promise[T], *, always:
 def not_here(group: int) -> NotLeader:
     """What is told of a group without a replica on this node."""
     return NotLeader(f"group {group} has no replica on this node; nothing was done; ask another", leader=0)
-
-
-def _pass_on(done: Promise[T], promise: Promise[T]) -> None:
-    def heard(done: Promise[T]) -> None:
-        if done.error is not None:
-            promise.reject(done.error)
-        else:
-            promise.resolve(done.result())
-
-    done.then(heard)

@@ -27,13 +27,12 @@ from cluster.commands import (
     WentOver,
 )
 from cluster.nodes import Node
-from node.commanded import CommandedReplica
+from node.coordinator import Coordinator
+from node.coordinators import Coordinators
 from node.groups import FOUNDER, Groups, founding_members
-from node.offsets import CommitPositions, ForgetTopic, StreamPositions, encode_command
 from node.partition import NodeStarted, Partition, PartitionContext
 from node.traffic import Traffic
-from plait.wire.errors import NotFound, NotLeader, PlaitError, Unavailable
-from replication.actor import Promise, rejected
+from plait.wire.errors import NotFound, NotLeader, Unavailable
 from replication.environment import Clock
 from replication.group import Group
 
@@ -74,15 +73,14 @@ class Replicas:
         self._by_group: dict[int, Partition] = {}
         self.placed: Callable[[int], None] = lambda group: None
         """Called with a group whose assignment is another one now."""
-        self._streams = StreamPositions()
-        self._coordinator = CommandedReplica(
+        self.coordinators = Coordinators(
             context.host,
-            COORDINATOR_TOPIC,
-            self._streams,
-            context.whereabouts.not_leader,
-            self._coordinator_stands,
+            context.clock,
+            catalogue,
+            context.whereabouts,
+            groups,
+            lambda group, leads: self._context.standing(group, leads),
         )
-        self._coordinator_opened = False
         self.on_closed: Sequence[Callable[[int], None]] = ()
         """Called with each group whose topic is deleted."""
         self._news: deque[Result | None] = deque()
@@ -104,7 +102,7 @@ class Replicas:
         if self._context.alone():
             for held in list(self._held.values()):
                 await held.ready.wait()
-            await self._coordinator.settled.wait()
+            await self.coordinators.settled()
 
     def changed(self, result: Result | None) -> None:
         """A command has changed the catalogue, or (None) a snapshot has replaced it: to be acted upon soon."""
@@ -184,6 +182,10 @@ class Replicas:
         """This node's replica of a partition; None where it has none, or has not opened it yet."""
         return self._by_group.get(group_id)
 
+    def coordinator(self, group_id: int) -> Coordinator | None:
+        """This node's replica of a coordinator partition."""
+        return self.coordinators.get(group_id)
+
     @property
     def past(self) -> Traffic:
         """What went through partitions that are closed by now."""
@@ -194,16 +196,16 @@ class Replicas:
         partition = self._by_group.get(group_id)
         if partition is not None:
             return partition.group
-        coordinator = self._coordinator.group
-        return coordinator if coordinator is not None and coordinator.group == group_id else None
+        coordinator = self.coordinators.get(group_id)
+        return coordinator.group if coordinator is not None else None
 
     def leads(self, group_id: int) -> bool:
         """This node leads the group, and serves."""
         partition = self._by_group.get(group_id)
         if partition is not None:
             return partition.failure is None
-        group = self._coordinator.group
-        return group is not None and group.group == group_id and self._coordinator.ready
+        coordinator = self.coordinators.get(group_id)
+        return coordinator is not None and coordinator.replica.ready
 
     async def opened(self, topic: Topic, clock: Clock) -> Mapping[int, Partition]:
         """The partitions of a topic that was created and that are here, when somebody serves them.
@@ -234,7 +236,7 @@ class Replicas:
     async def _open(self, topic: Topic) -> None:
         """Rebuild the partitions of a topic and let them stand for election."""
         if topic.name == COORDINATOR_TOPIC:
-            await self._open_coordinator(topic)
+            await self.coordinators.fit(topic, self._drop_gone)
             return
         held = self._held.get(topic.topic_id)
         if held is None:
@@ -293,16 +295,6 @@ class Replicas:
         self._groups.leave(group_id)
         self._drop_gone(group_id)
 
-    async def _open_coordinator(self, topic: Topic) -> None:
-        assignment = self._catalogue.assignment(topic.groups[0])
-        replica = assignment.replica_on(self._groups.node_id) if assignment is not None else None
-        if assignment is None or replica is None or self._coordinator_opened:
-            return
-        self._coordinator_opened = True
-        eager = assignment.preferred == self._groups.node_id
-        members = founding_members(assignment, replica)
-        await self._groups.open(topic.groups[0], replica.replica, self._coordinator, members, eager=eager)
-
     async def _settle(self, held: _Held) -> None:
         for partition in list(held.partitions.values()):
             await partition.settled.wait()
@@ -321,7 +313,7 @@ class Replicas:
                 told(group_id)
         if held is not None:
             held.ready.set()  # whoever waits for it looks again
-        self._forget_positions(topic.topic_id)
+        self.coordinators.forget_topic(topic.topic_id)
         self._tell_change()
 
     def _tell_change(self) -> None:
@@ -342,47 +334,6 @@ class Replicas:
             if number % OPEN_SLICE_TOPICS == 0:
                 await trio.lowlevel.checkpoint()
 
-    # stream positions
-
-    def commit_positions(
-        self, subscription: str, topic_id: int, positions: Sequence[tuple[int, int]]
-    ) -> Promise[None]:
-        """Store a stream subscription's positions; answered when they are on disk on a majority."""
-        command = CommitPositions(subscription, topic_id, tuple(positions), self._context.clock.wall_ms())
-        try:
-            return self._coordinator.submit(encode_command(command))
-        except PlaitError as error:
-            return rejected(error)
-
-    def positions_confirmed(self) -> Promise[int]:
-        """Resolves when the positions here are not older than this call. Rejects with NotLeader."""
-        return self._coordinator.confirmed()
-
-    def stored_positions(self, subscription: str, topic_id: int) -> list[tuple[int, int]]:
-        """(partition, offset) of every partition that the subscription has a position in."""
-        return self._streams.positions(subscription, topic_id)
-
-    def stream_positions(self, topic_id: int) -> dict[str, dict[int, int]]:
-        """The positions of all stream subscriptions of a topic: partition to offset, by subscription."""
-        return self._streams.of_topic(topic_id)
-
-    def _forget_positions(self, topic_id: int) -> None:
-        """Whoever leads the positions forgets those of a topic that is gone; the next leader looks, too."""
-        if self._coordinator.ready:
-            self._coordinator.submit(encode_command(ForgetTopic(topic_id))).then(_ignore)
-
-    def _coordinator_stands(self) -> None:
-        if self._coordinator.group is not None:
-            self._context.standing(self._coordinator.group, self._coordinator.ready)
-        if self._coordinator.ready:
-            for topic_id in self._streams.topics():
-                if self._catalogue.topic_is_deleted(topic_id):
-                    self._forget_positions(topic_id)
-
 
 def _deleted(topic: Topic) -> NotFound:
     return NotFound(f"{topic.name} was deleted; nothing was done")
-
-
-def _ignore(_: Promise[None]) -> None:
-    """What was not done now is done by the next leader."""

@@ -154,8 +154,9 @@ class Routes:
         return self.leaders.node_id if self._leads(group) else self.leaders.node(group)
 
     def _others(self, group: int) -> list[int]:
-        """Who may be asked, though nothing says that they lead: not this node, which knows that it does not."""
-        return self.leaders.replicas(group) if self._peers is not None else [self.leaders.node_id]
+        """Who may be asked, though nothing says that they lead: not this node, which knows that it does not;
+        unless it is the only one that could, and can say why it does not."""
+        return self.leaders.replicas(group) or [self.leaders.node_id]
 
 
 def nobody(group: int) -> NotLeader:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from plait.client.client import Topic as Topic
     from plait.client.client import connect as connect
     from plait.client.consumer import Consumer as Consumer
+    from plait.client.group import GroupSubscription as GroupSubscription
     from plait.client.messages import Leased as Leased
     from plait.client.messages import Message as Message
     from plait.client.messages import Received as Received
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from plait.wire.errors import RecordTooLarge as RecordTooLarge
     from plait.wire.errors import SequenceOutOfOrder as SequenceOutOfOrder
     from plait.wire.errors import SettingInvalid as SettingInvalid
+    from plait.wire.errors import StaleGeneration as StaleGeneration
     from plait.wire.errors import StorageDamaged as StorageDamaged
     from plait.wire.errors import StorageFull as StorageFull
     from plait.wire.errors import TimedOut as TimedOut
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "plait.client.client": ("Backlog", "Client", "Description", "Queue", "Receipt", "Topic", "connect"),
     "plait.client.consumer": ("Consumer",),
+    "plait.client.group": ("GroupSubscription",),
     "plait.client.messages": ("Leased", "Message", "Received"),
     "plait.client.producer": ("Producer",),
     "plait.client.reader": ("Reader",),
@@ -84,6 +87,7 @@ _HOMES = {
         "RecordTooLarge",
         "SequenceOutOfOrder",
         "SettingInvalid",
+        "StaleGeneration",
         "StorageDamaged",
         "StorageFull",
         "TimedOut",

@@ -274,11 +274,12 @@ class Reader(_Block[AsyncReader]):
         return self
 
     def __next__(self) -> Received:
-        if not self._here:
-            self._here.extend(_or_stop(self._portal, self._inner))
-        message = self._here.popleft()
-        self._inner.gave(message)
-        return message
+        while True:
+            if not self._here:
+                self._here.extend(_or_stop(self._portal, self._inner))
+            message = self._here.popleft()
+            if self._inner.gave(message):
+                return message
 
     close = _call(AsyncReader.aclose)
 

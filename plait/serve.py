@@ -1,7 +1,7 @@
 """The broker's process: from settings to a node that serves, and back to a clean end.
 
     settings ──> process set-up (files, allocator, log) ──> HTTP ──> Node.open ──> gateway ──> ready file
-                                                       signal ──> gateway ends ──> node ends ──> HTTP ends
+                          signal ──> leadership is handed over ──> gateway ends ──> node ends ──> HTTP ends
 
 The server's packages lie in plait/_server in an installed Plait and in the repository's root in a checkout;
 only this process has that folder on its path.
@@ -16,11 +16,13 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from plait.cli import exits
+from plait.doors import addresses_of, http_door, judge, native_door, peer_door
+from plait.secret import cluster_secret
 from plait.settings import Settings, SettingsError, http_address, parse_address, parse_nodes
 from plait.wire.addresses import PORT_MAX, join_address
 
@@ -75,10 +77,21 @@ class Addresses:
     join: Sequence[Address]
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the settings come to."""
+
+    addresses: Addresses
+    secret: bytes = field(repr=False)
+    """The cluster's; none: nodes prove nothing to each other."""
+    warnings: Sequence[str]
+    """What is open and not guarded."""
+
+
 def serve(settings: Settings) -> int:
     """Run a broker until it gets SIGTERM or SIGINT. Returns the process's exit code."""
     try:
-        addresses = find_addresses(settings)
+        plan = planned(settings)
     except SettingsError as error:
         exits.complain(str(error))
         return exits.USAGE
@@ -87,7 +100,16 @@ def serve(settings: Settings) -> int:
     _set_up_allocator()
     _raise_file_limit()
     profile = os.environ.get(PROFILE_VARIABLE, "")
-    return _run_profiled(settings, addresses, profile) if profile else _run(settings, addresses)
+    return _run_profiled(settings, plan, profile) if profile else _run(settings, plan)
+
+
+def planned(settings: Settings) -> Plan:
+    """All that can be found out before anything is started. Raises SettingsError."""
+    addresses, secret = find_addresses(settings), cluster_secret(settings)
+    doors = [native_door(addresses.native), peer_door(addresses.peer, bool(secret))]
+    if addresses.http is not None:
+        doors.append(http_door(addresses.http))
+    return Plan(addresses, secret, judge(doors, settings.insecure, addresses_of))
 
 
 def find_addresses(settings: Settings) -> Addresses:
@@ -142,7 +164,10 @@ def _parsed_nodes(setting: str, text: str) -> list[Address]:
 
 def _told(setting: str, text: str, listen: Address) -> Address | None:
     if text:
-        return _parsed(setting, text)
+        host, port = _parsed(setting, text)
+        if host in EVERYWHERE or port == 0:
+            raise SettingsError(f"setting {setting}: nobody can connect to {text}: say where this node is reached")
+        return host, port
     return None if listen[0] in EVERYWHERE else listen
 
 
@@ -152,9 +177,10 @@ def _beside(native: Address) -> Address:
     return host, port + 1 if 0 < port < PORT_MAX else 0
 
 
-def _run(settings: Settings, addresses: Addresses) -> int:
+def _run(settings: Settings, plan: Plan) -> int:
     # structlog takes rich along for coloured tracebacks when it is there: 45 ms of the start, never used here
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # None is how a module is barred
+    import structlog
     import trio
 
     from plait.cli import logs
@@ -163,8 +189,10 @@ def _run(settings: Settings, addresses: Addresses) -> int:
 
     expected = (OSError, PlaitError, StorageFailed, StorageLocked)
     logs.set_up(settings.log.format, settings.log.level)
+    for warning in plan.warnings:
+        structlog.get_logger("plait.serve").warning("not guarded", why=warning)
     try:
-        trio.run(_serve, settings, addresses)
+        trio.run(_serve, settings, plan)
     except KeyboardInterrupt:  # before the loop ran
         return exits.INTERRUPTED
     except (*expected, BaseExceptionGroup) as error:
@@ -180,7 +208,7 @@ def _run(settings: Settings, addresses: Addresses) -> int:
     return exits.DONE
 
 
-async def _serve(settings: Settings, addresses: Addresses) -> None:
+async def _serve(settings: Settings, plan: Plan) -> None:
     import trio
 
     from gateways.native import figures
@@ -196,13 +224,13 @@ async def _serve(settings: Settings, addresses: Addresses) -> None:
         async with trio.open_nursery() as nursery:
             environment = real_environment(settings.data, nursery)
             metrics = Metrics(environment, health)
-            http = await _open_http(environment, settings, addresses, metrics)
-            node = await _open(environment, _node_settings(settings, addresses), health, signals)
+            http = await _open_http(environment, settings, plan.addresses, metrics)
+            node = await _open(environment, _node_settings(settings, plan), health, signals)
             if node is None:
                 nursery.cancel_scope.cancel()
                 return
             limits = GatewayLimits(connections_max=settings.connections_max)
-            gateway = NativeGateway(environment, node.broker, *addresses.native, limits)
+            gateway = NativeGateway(environment, node.broker, *plan.addresses.native, limits)
             native = join_address(*await gateway.start())
             nursery.start_soon(gateway.run, name="native gateway")
             metrics.node = node
@@ -213,6 +241,7 @@ async def _serve(settings: Settings, addresses: Addresses) -> None:
             health.stage = STOPPING
             nursery.start_soon(_end_at_once_when_asked_again, signals)
             _withdraw_ready_file(settings)
+            await node.hand_over()
             await gateway.stop()
             await node.close()
             nursery.cancel_scope.cancel()
@@ -274,12 +303,13 @@ async def _end_at_once_when_asked_again(signals: AsyncIterator[int]) -> None:
             raise KeyboardInterrupt
 
 
-def _node_settings(settings: Settings, addresses: Addresses) -> NodeSettings:
+def _node_settings(settings: Settings, plan: Plan) -> NodeSettings:
     from node.controller import ControllerSettings
     from node.node import NodeSettings
     from plait.wire.batch import MAX_BATCH_BYTES, BatchLimits
     from replication.storage.settings import StorageSettings
 
+    addresses = plan.addresses
     record_bytes = settings.max_record_bytes
     low = settings.storage.min_free_bytes
     return NodeSettings(
@@ -298,6 +328,7 @@ def _node_settings(settings: Settings, addresses: Addresses) -> NodeSettings:
         peer=addresses.peer_told if addresses.peer_told is not None and addresses.peer_told[1] else None,
         native=addresses.native_told if addresses.native_told is not None and addresses.native_told[1] else None,
         rack=settings.rack,
+        secret=plan.secret,
         controller=ControllerSettings(dead_after_ms=settings.dead_after_s * 1_000),
     )
 
@@ -370,12 +401,12 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _run_profiled(settings: Settings, addresses: Addresses, file: str) -> int:
+def _run_profiled(settings: Settings, plan: Plan, file: str) -> int:
     import cProfile
 
     profile = cProfile.Profile()
     try:
-        return profile.runcall(_run, settings, addresses)
+        return profile.runcall(_run, settings, plan)
     finally:
         profile.dump_stats(file)
 

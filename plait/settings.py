@@ -154,6 +154,24 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
             extra={"shape": "HOST:PORT"},
         ),
     ] = ""
+    cluster_secret: Annotated[
+        str,
+        Meta(
+            description="What the nodes of a cluster prove to each other that they know; at least 16 characters. "
+            "Better in a file, or in the variable: other users of the machine see flags",
+            extra={"shape": "TEXT", "secret": True},
+        ),
+    ] = ""
+    cluster_secret_file: Annotated[
+        str, Meta(description="File that has the cluster's secret and nothing else", extra={"shape": "FILE"})
+    ] = ""
+    insecure: Annotated[
+        bool,
+        Meta(
+            description="Listen on addresses that other machines reach, though nothing guards them",
+            extra={"shape": ""},
+        ),
+    ] = False
     max_record_bytes: Annotated[
         int,
         Meta(
@@ -165,6 +183,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 20_000
     storage: Storage = Storage()
     log: Log = Log()
+
+    def __repr__(self) -> str:
+        secrets = {field.key for field in fields() if field.secret}
+        shown = ((name, "..." if name in secrets else getattr(self, name)) for name in self.__struct_fields__)
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +201,8 @@ class Field:
     unit: str
     shape: str
     """What `--help` shows behind the flag."""
+    secret: bool = False
+    """Its value is never printed."""
 
     @property
     def key(self) -> str:
@@ -193,6 +218,11 @@ class Field:
     def variable(self) -> str:
         """As in the environment: PLAIT_LOG__FORMAT."""
         return VARIABLE_PREFIX + "__".join(self.path).upper()
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether its flag is enough to say yes."""
+        return self.type is bool or bool in get_args(self.type)
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -212,8 +242,9 @@ def fields(struct: type[Struct] = Settings, path: tuple[str, ...] = ()) -> Itera
         meta = next((item for item in get_args(hint)[1:] if isinstance(item, Meta)), Meta())
         extra = meta.extra or {}
         choices = "|".join(_choices(hint))
-        shape = extra.get("shape", "") or choices or "N"
-        yield Field(here, hint, info.default, meta.description or "", extra.get("unit", ""), shape)
+        shape = extra.get("shape", choices or "N")
+        unit, secret = extra.get("unit", ""), extra.get("secret", False)
+        yield Field(here, hint, info.default, meta.description or "", unit, shape, secret)
 
 
 def _choices(hint: Any) -> tuple[str, ...]:
@@ -255,7 +286,9 @@ def _from_flags(arguments: Sequence[str], known: Sequence[Field]) -> tuple[Found
             raise SettingsError(f"plait serve takes flags only, not {argument!r}; see plait serve --help")
         if flag != "--config" and flag not in by_flag:
             raise SettingsError(f"unknown flag {flag}{_nearest(flag, [*by_flag, '--config'])}")
-        if not equals:
+        if not equals and flag in by_flag and by_flag[flag].is_switch:
+            value = "true"
+        elif not equals:
             given = next(rest, None)
             if given is None:
                 raise SettingsError(f"flag {flag} needs a value")
@@ -320,6 +353,8 @@ def _converted(field: Field, value: Any, source: str) -> Any:
             value = parse_size(value)
         return msgspec.convert(value, field.type, strict=not isinstance(value, str))
     except (msgspec.ValidationError, ValueError) as error:
+        if field.secret:
+            raise SettingsError(f"{source}: its value is not allowed (and not shown): {error}") from None
         if field.choices:
             raise SettingsError(f"{source}: {value!r} is not one of {', '.join(field.choices)}") from None
         raise SettingsError(f"{source}: {value!r} is not allowed: {error}") from None
@@ -394,8 +429,10 @@ def help_text() -> str:
     ]
     for field in fields():
         default = format_size(field.default) if field.unit == "bytes" else str(field.default)
+        if field.is_switch:
+            default = "yes" if field.default else "no"
         unit = f" {field.unit}" if field.unit and default.isdigit() else ""
-        lines.append(f"  {field.flag} {field.shape}   ({field.variable}, {field.key})")
+        lines.append(f"  {field.flag} {field.shape}".rstrip() + f"   ({field.variable}, {field.key})")
         lines.append(f"      {field.description}. Default: {default + unit or 'none'}")
     return "\n".join(lines)
 

@@ -35,7 +35,7 @@ from replication.raft.envelope import unwrap, wrap
 from replication.raft.followers import Follower, followers, lagging
 from replication.raft.log import Vote
 from replication.raft.membership import Membership, decode_membership
-from replication.raft.messages import Message, SnapshotOffer
+from replication.raft.messages import Message, SnapshotOffer, TimeoutNow
 from replication.raft.output import Standing
 from replication.raft.quorum import has_quorum
 from replication.raft.settings import RaftSettings
@@ -137,6 +137,7 @@ class Group(Actor):
         self._snapshots = snapshots
         self._settings = settings or RaftSettings()
         self._observer = observer
+        self._retired = False  # it leads no more than it does, for its node is about to end
         self._raft_log = ReplicaLog(log, self._synced)
         self.core: RaftCore | None = None
         self._nodes: dict[int, int] = {}  # of replicas that it may speak to
@@ -292,6 +293,12 @@ class Group(Actor):
         self._act()
         return promise
 
+    def retire(self) -> None:
+        """Never stand for election nor take leadership over from now on; what it leads it may lead on."""
+        self._retired = True
+        if self.core is not None and not self.failure:
+            self._set_alarm()
+
     def checkpoint(self) -> Checkpoint | None:
         """What the log needs in order to forget the past (called by the storage at each rotation)."""
         core = self.core
@@ -392,7 +399,7 @@ class Group(Actor):
                 self._tick(core, now_ns)
             elif isinstance(message, tuple):
                 message[0](core, now_ns, *message[1:])
-            elif message is not _LOOK:
+            elif message is not _LOOK and not (self._retired and isinstance(message, TimeoutNow)):
                 core.step(now_ns, message)
         self._act()
         self._tell_standing()
@@ -404,7 +411,7 @@ class Group(Actor):
 
     def _tick(self, core: RaftCore, now_ns: int) -> None:
         """Let time pass; where that begins an election, in turn with the node's other groups."""
-        due_ns = core.next_deadline_ns()
+        due_ns = self._deadline_ns(core)
         if due_ns is None or now_ns < due_ns:
             return
         asks = core.role is Role.FOLLOWER and self._links is not None and not self._is_alone()
@@ -414,6 +421,10 @@ class Group(Actor):
             self._in_line = not self._links.may_campaign(self.group, self._turn)
         if not self._in_line:
             core.tick(now_ns)
+
+    def _deadline_ns(self, core: RaftCore) -> int | None:
+        retired = self._retired and core.role is not Role.LEADER  # for a follower time only brings elections
+        return None if retired else core.next_deadline_ns()
 
     def _turn(self) -> None:
         self._in_line = False
@@ -468,7 +479,7 @@ class Group(Actor):
             self._tasks.spawn(f"{self.name}/checkpoint", self._checkpoint_now)
         self._waiting.reads_settled(output, self.applied_index)
         self._tell_links()
-        timeless = self.alarm_ns is None and not self._in_line and core.next_deadline_ns() is not None
+        timeless = self.alarm_ns is None and not self._in_line and self._deadline_ns(core) is not None
         applicable = core.commit > self.applied_index and not self._catching_up and not self._blind
         if (output.standing is not None or applicable or timeless) and not self._scheduled:
             self.post(_LOOK, always=True)
@@ -533,7 +544,7 @@ class Group(Actor):
 
     def _set_alarm(self) -> None:
         assert self.core is not None, "there is a core from `open` on"
-        deadline_ns = self.core.next_deadline_ns()
+        deadline_ns = self._deadline_ns(self.core)
         if deadline_ns is None or self.failure or self._in_line:
             self.host.call_off(self)
         elif self.alarm_ns is None or deadline_ns < self.alarm_ns:

@@ -21,7 +21,7 @@ PUBLISH_IN_FLIGHT_BYTES = 8 * 1024 * 1024
 REQUESTS_PENDING_MAX = 1_024
 """Unanswered requests of one connection (waiting fetches aside), above which no more of them are read."""
 FETCHES_WAITING_MAX = 256
-"""Unanswered FETCH requests of one connection; one more is answered `limit_reached`."""
+"""Unanswered FETCH and HEARTBEAT requests of one connection; one more is answered `limit_reached`."""
 FETCH_BYTES_MAX = 4 * 1024 * 1024
 """Bytes that one FETCH may ask for; more is taken as this."""
 FETCH_WAIT_MS_MAX = 60_000

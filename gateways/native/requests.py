@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from plait.wire import Buffer, messages
 from plait.wire.batch import read_header
-from plait.wire.errors import BadRequest, LimitReached, UnsupportedVersion
+from plait.wire.errors import BadRequest, UnsupportedVersion
 
 if TYPE_CHECKING:
     from gateways.native.session import Session
+    from node.consumer_groups import GroupAssignment
     from node.readers import Fetched, Located
 
 Handler = Callable[["Session", Any, memoryview], None]
@@ -80,8 +81,13 @@ def list_names(session: Session, request: messages.ListNames, _: memoryview) -> 
 
 def subscriptions(session: Session, request: messages.Subscriptions, _: memoryview) -> None:
     """Describe the subscriptions of a topic or queue."""
-    promise = session.broker.subscriptions(session.namespace.full(request.name))
-    session.answer_later(request.correlation, promise, lambda found: messages.ok(request.correlation, found))
+    names = session.namespace
+
+    def described(found: list[dict[str, Any]]) -> list[Buffer]:
+        seen = [{**each, "subscription": names.short(each["subscription"])} for each in found]
+        return messages.ok(request.correlation, seen)
+
+    session.answer_later(request.correlation, session.broker.subscriptions(names.full(request.name)), described)
 
 
 def new_producer(session: Session, request: messages.NewProducer, _: memoryview) -> None:
@@ -102,11 +108,7 @@ def publish(session: Session, request: messages.Publish, batch: memoryview) -> N
 def fetch(session: Session, request: messages.Fetch, _: memoryview) -> None:
     """Read batches, or wait for some. Raises LimitReached."""
     limits = session.limits
-    if session.fetches_waiting >= limits.fetches_waiting_max:
-        raise LimitReached(
-            f"this connection has {limits.fetches_waiting_max} fetches waiting, which is its limit; "
-            f"nothing was read: fetch again when one of them is answered"
-        )
+    session.check_waiting("fetch")
     most = min(request.max_bytes, limits.fetch_bytes_max, session.broker.limits.max_batch_bytes)
     promise = session.broker.fetch(
         session.namespace.full(request.name),
@@ -148,7 +150,7 @@ def locate(session: Session, request: messages.Locate, _: memoryview) -> None:
 def commit(session: Session, request: messages.Commit, _: memoryview) -> None:
     """Store positions of a stream subscription."""
     name = session.namespace.full(request.name)
-    promise = session.broker.commit(request.subscription, name, list(request.positions))
+    promise = session.broker.commit(session.namespace.full(request.subscription), name, list(request.positions))
     session.answer_later(request.correlation, promise, _nothing(request.correlation))
 
 
@@ -159,7 +161,9 @@ def committed(session: Session, request: messages.Committed, _: memoryview) -> N
         return messages.ok(request.correlation, [list(position) for position in positions])
 
     name = session.namespace.full(request.name)
-    session.answer_later(request.correlation, session.broker.committed(request.subscription, name), found)
+    session.answer_later(
+        request.correlation, session.broker.committed(session.namespace.full(request.subscription), name), found
+    )
 
 
 def consume(session: Session, request: messages.Consume, _: memoryview) -> None:
@@ -175,6 +179,86 @@ def settle(session: Session, request: messages.Settle, _: memoryview) -> None:
 def cancel(session: Session, request: messages.Cancel, _: memoryview) -> None:
     """End a consumer."""
     session.consumers.cancel(request)
+
+
+def join(session: Session, request: messages.Join, _: memoryview) -> None:
+    """Come into a consumer group."""
+    names = session.namespace
+    promise = session.broker.groups.join(
+        names.full(request.subscription),
+        request.member,
+        request.client,
+        [names.full(name) for name in request.topics],
+        request.session_ms,
+    )
+    session.answer_later(request.correlation, promise, _assigns(session, request.correlation))
+
+
+def heartbeat(session: Session, request: messages.Heartbeat, _: memoryview) -> None:
+    """Keep a member's session, and tell it what it may read. Raises LimitReached."""
+    session.check_waiting("heartbeat")
+    promise = session.broker.groups.heartbeat(
+        session.namespace.full(request.subscription),
+        request.member,
+        request.acknowledged,
+        request.known,
+        request.wait_ms,
+    )
+    session.answer_later(request.correlation, promise, _assigns(session, request.correlation), waits=True)
+
+
+def leave(session: Session, request: messages.Leave, _: memoryview) -> None:
+    """Go from a consumer group."""
+    promise = session.broker.groups.leave(session.namespace.full(request.subscription), request.member)
+    session.answer_later(request.correlation, promise, _nothing(request.correlation))
+
+
+def member_commit(session: Session, request: messages.MemberCommit, _: memoryview) -> None:
+    """Store positions of a member of a consumer group."""
+    promise = session.broker.groups.commit(
+        session.namespace.full(request.subscription),
+        request.member,
+        request.generation,
+        session.namespace.full(request.name),
+        list(request.positions),
+    )
+    session.answer_later(request.correlation, promise, _nothing(request.correlation))
+
+
+def groups(session: Session, request: messages.Groups, _: memoryview) -> None:
+    """List the consumer groups that the client can see."""
+    names = session.namespace
+
+    def listed(found: list[dict[str, Any]]) -> list[Buffer]:
+        seen = [
+            {**each, "name": names.short(each["name"]), "topics": [names.short(one) for one in each["topics"]]}
+            for each in found
+            if names.has(each["name"])
+        ]
+        return messages.ok(request.correlation, seen)
+
+    session.answer_later(request.correlation, session.broker.groups.names(), listed)
+
+
+def describe_group(session: Session, request: messages.DescribeGroup, _: memoryview) -> None:
+    """Describe a consumer group."""
+    names = session.namespace
+
+    def described(found: dict[str, Any]) -> list[Buffer]:
+        topics = [{**each, "name": names.short(each["name"])} for each in found["topics"]]
+        return messages.ok(request.correlation, {**names.description(found), "topics": topics})
+
+    promise = session.broker.groups.describe(names.full(request.subscription))
+    session.answer_later(request.correlation, promise, described)
+
+
+def _assigns(session: Session, correlation: int) -> Callable[[GroupAssignment], list[Buffer]]:
+    def answer(assigned: GroupAssignment) -> list[Buffer]:
+        short = session.namespace.short
+        shares = {short(name): numbers for name, numbers in assigned.partitions.items()}
+        return messages.ok(correlation, assigned.generation, shares)
+
+    return answer
 
 
 def _nothing(correlation: int) -> Callable[[None], list[Buffer]]:
@@ -202,5 +286,11 @@ HANDLERS: dict[int, Handler] = {
     messages.SETTLE: settle,
     messages.CANCEL: cancel,
     messages.SUBSCRIPTIONS: subscriptions,
+    messages.JOIN: join,
+    messages.HEARTBEAT: heartbeat,
+    messages.LEAVE: leave,
+    messages.MEMBER_COMMIT: member_commit,
+    messages.GROUPS: groups,
+    messages.DESCRIBE_GROUP: describe_group,
 }
 """Every request of the protocol; only PUBLISH has a payload."""

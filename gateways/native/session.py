@@ -23,7 +23,7 @@ from gateways.native.outbox import Outbox
 from gateways.native.publishing import Publishing
 from gateways.native.requests import HANDLERS
 from plait.wire import Buffer, messages
-from plait.wire.errors import BadRequest, InternalError, PlaitError
+from plait.wire.errors import BadRequest, InternalError, LimitReached, PlaitError
 from plait.wire.frames import FrameReader
 from replication.actor import Promise
 
@@ -198,7 +198,8 @@ class Session:
         encode: Callable[[T], Sequence[Buffer]],
         waits: bool = False,
     ) -> None:
-        """Answer when the promise is done: `encode` makes the frame. `waits`: a fetch, which may take its time."""
+        """Answer when the promise is done: `encode` makes the frame. `waits`: a fetch or heartbeat, which takes
+        its time."""
         self._numbers += 1
         number = self._numbers
         self._pending[number] = promise
@@ -218,6 +219,16 @@ class Session:
                 self.fail(error)
 
         promise.then(done)
+
+    def check_waiting(self, what: str) -> None:
+        """Whether another request may wait for something to come. Raises LimitReached."""
+        most = self.limits.fetches_waiting_max
+        if self.fetches_waiting >= most:
+            raise LimitReached(
+                f"this connection has {most} fetches and heartbeats waiting, which is its limit; nothing was "
+                f"done: "
+                f"{what} again when one of them is answered"
+            )
 
     def answer_error(self, correlation: int, error: Exception) -> None:
         """Answer with ERROR; one that is not for clients goes to the log, and the client is told where to look."""

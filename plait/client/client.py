@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from anyio.lowlevel import checkpoint
 from plait.client.address import parse_addresses
 from plait.client.connection import Connection, closed_error
 from plait.client.consumer import PREFETCH_RECORDS, Attachment, Consumer
+from plait.client.group import HANDOVER_S, SESSION_S, GroupSubscription, PartitionsHook
 from plait.client.messages import Headers, Message, Received, header_pairs
 from plait.client.outbox import (
     BATCH_BYTES,
@@ -149,6 +150,8 @@ class Client:
                     await batch.answer.settled()
             for receiver in list(self._connection.receivers.values()):
                 await receiver.cancel()
+            for member in list(self._connection.memberships):
+                await member.leave()
         for outbox in self._outboxes.values():
             outbox.close()
         self._connection.closed = True
@@ -329,12 +332,37 @@ class Topic(_Named):
         from_: Position | dict[int, Position] = "beginning",
         partitions: Sequence[int] | None = None,
         auto_commit_s: float | None = AUTO_COMMIT_S,
+        group: bool = False,
+        session_s: float = SESSION_S,
+        handover_s: float = HANDOVER_S,
+        on_assigned: PartitionsHook | None = None,
+        on_revoked: PartitionsHook | None = None,
     ) -> Subscription:
         """The subscription of that name: messages from where it was last committed, else from `from_`.
 
-        `partitions`: only these (default: all), so that several programs can share a subscription's work.
+        `group`: share the partitions with all others that read this subscription so, see `GroupSubscription`; the
+        parameters behind it are for that. `session_s`: a member that the broker has not heard of for so long is
+        taken for dead. `handover_s`: how long a partition that goes to another member waits for the message in
+        hand. `on_assigned`, `on_revoked`: called with partitions when they come and before they go.
+        `partitions`: only these (default: all), for programs that share them out by themselves.
         See `Subscription` for what is committed when.
         """
+        if group:
+            if partitions is not None:
+                raise SettingInvalid(
+                    "A group shares out the partitions itself: leave out `partitions`, or `group`."
+                )
+            return GroupSubscription(
+                self._connection,
+                self.name,
+                name,
+                from_,
+                auto_commit_s,
+                session_s,
+                handover_s,
+                on_assigned,
+                on_revoked,
+            )
         chosen = list(range(self.partitions)) if partitions is None else list(partitions)
         return Subscription(self._connection, self.name, name, chosen, from_, auto_commit_s)
 
@@ -393,6 +421,7 @@ class connect:  # noqa: N801 - used like a function: `async with plait.connect(.
         connection = Connection(self._addresses, self._name, self._namespace, self._deadline_s, self._outside)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
+        connection.spawn = self._spawn
         try:
             self._group.start_soon(connection.timers.run, name="plait client timers")
             self._group.start_soon(connection.run, name="plait client connection")
@@ -414,6 +443,9 @@ class connect:  # noqa: N801 - used like a function: `async with plait.connect(.
             await self._end(closing)
             raise
         await self._end(error)
+
+    def _spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._group.start_soon(run)
 
     async def _end(self, error: BaseException | None) -> None:
         """End the tasks. An ordinary error of the block goes its way as it is, not wrapped into a group."""

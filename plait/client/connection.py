@@ -16,8 +16,8 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
 import anyio
 
@@ -89,6 +89,12 @@ class Receiver(Protocol):
     async def cancel(self) -> None: ...
 
 
+class Member(Protocol):
+    """Who is in a consumer group."""
+
+    async def leave(self) -> None: ...
+
+
 class Connection:
     """Keeps one connection to one of the addresses, for as long as `run` runs."""
 
@@ -105,10 +111,13 @@ class Connection:
         """Why no further connection is tried."""
         self.listeners: dict[Listener, None] = {}
         self.receivers: dict[int, Receiver] = {}
+        self.memberships: dict[Member, None] = {}
+        self.spawn: Callable[[Callable[[], Coroutine[Any, Any, None]]], None] = _nowhere
+        """Runs something for as long as the client is open; whoever runs this connection says where."""
+        self.name = name
         self.welcome: Welcome | None = None
         """What the broker of the last connection said of itself."""
         self._route = Route(addresses, outside.random)
-        self._name = name
         self._namespace = namespace
         self._core: ConnectionCore[Callback] | None = None
         self._leaving = anyio.Event()
@@ -239,7 +248,7 @@ class Connection:
     async def _attempt(self, address: Address) -> None:
         """One connection from beginning to end."""
         stream: Stream | None = None
-        core: ConnectionCore[Callback] = ConnectionCore(self._name, self._namespace)
+        core: ConnectionCore[Callback] = ConnectionCore(self.name, self._namespace)
         try:
             try:
                 with anyio.fail_after(
@@ -394,6 +403,10 @@ class Connection:
         elif isinstance(error, anyio.EndOfStream | anyio.BrokenResourceError):
             error = self._last_error or Unavailable("the connection was closed by the other side")
         self._last_error = error
+
+
+def _nowhere(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    raise AssertionError("nobody runs this connection")
 
 
 def closed_error() -> Closed:

@@ -17,6 +17,7 @@ from plait.wire.errors import BadRequest, PlaitError
 from plait.wire.frames import FrameReader, encode_frame
 from plait.wire.messages import (
     FETCH,
+    HEARTBEAT,
     VERSION_MAX,
     VERSION_MIN,
     ConsumerGone,
@@ -76,7 +77,8 @@ class ConnectionCore(Generic[T]):
 
     @property
     def pending_short(self) -> int:
-        """Those of them that a broker answers as soon as it can: a FETCH may wait for records."""
+        """Those of them that a broker answers as soon as it can: a FETCH may wait for records, a HEARTBEAT for
+        news."""
         return len(self._pending) - len(self._fetches)
 
     def request(self, request: Request, token: T, payload: Sequence[Buffer] = ()) -> None:
@@ -88,7 +90,7 @@ class ConnectionCore(Generic[T]):
         request.correlation = self._correlation
         self._send(request, payload)
         self._pending[request.correlation] = token
-        if request.KIND == FETCH:
+        if request.KIND in (FETCH, HEARTBEAT):
             self._fetches[request.correlation] = None
 
     def outgoing(self) -> bytes | None:

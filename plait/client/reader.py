@@ -29,8 +29,12 @@ class Fetching:
     `async for`) stops its fetchers.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, endless: bool = False) -> None:
+        """`endless`: without fetchers, there may be some later."""
         self.connection = connection
+        self.error: Exception | None = None
+        """Why nothing more will come."""
+        self._endless = endless
         self.fetchers: dict[int, Fetcher] = {}
         self.skipped_records = 0
         self._ready: dict[Fetcher, None] = {}
@@ -58,6 +62,8 @@ class Fetching:
 
     def take(self) -> Chunk | None:
         """A chunk of whichever partition has waited longest. Raises the error of a fetcher that failed."""
+        if self.error is not None:
+            raise self.error
         while self._ready:
             fetcher = next(iter(self._ready))
             del self._ready[fetcher]
@@ -72,7 +78,19 @@ class Fetching:
     @property
     def done(self) -> bool:
         """Whether there is nothing more to come."""
-        return all(fetcher.done for fetcher in self.fetchers.values())
+        return not self._endless and all(fetcher.done for fetcher in self.fetchers.values())
+
+    def drop(self, partition: int) -> None:
+        """Stop fetching a partition, and forget what was fetched of it."""
+        fetcher = self.fetchers.pop(partition, None)
+        if fetcher is not None:
+            fetcher.closed = True
+            self._ready.pop(fetcher, None)
+
+    def fail(self, error: Exception) -> None:
+        """Nothing more will come; `take` says why."""
+        self.error = error
+        self._notify()
 
     async def wait(self) -> None:
         """Wait until `take` may have something. Raises Unavailable, Closed."""
@@ -151,8 +169,9 @@ class Reader:
         """Messages that are here already, at most so many, not yet counted as given out: see `gave`."""
         return list(islice(self._current, limit))
 
-    def gave(self, message: Received) -> None:
-        """A message of `take_ready` was given out."""
+    def gave(self, message: Received) -> bool:
+        """A message of `take_ready` is to be given out; whether it still may be."""
+        return True
 
     def __aiter__(self) -> Reader:
         return self

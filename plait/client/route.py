@@ -81,7 +81,8 @@ class Route:
         goal = self._leader_of(error)
         if goal == self._current:
             return False  # it will lead in a moment
-        if goal is None and not error.details.get("leader"):
+        searched = bool(error.details.get("searched_ms"))  # the broker has looked for a leader long enough
+        if goal is None and not error.details.get("leader") and not searched:
             if self._leaderless_since_s is None:
                 self._leaderless_since_s = now_s
             if now_s - self._leaderless_since_s < NO_LEADER_S:

@@ -99,6 +99,9 @@ class Sequencer:
         self._identity: tuple[int, int] | None = None
         self._next_sequence = 0
         self._gap = False
+        self._known = False
+        """The broker has stored a batch under this identity, and refuses what does not follow from then on.
+        Before, it would take any batch for the first one, also one behind a batch that it has just refused."""
 
     @property
     def has_room(self) -> bool:
@@ -120,6 +123,7 @@ class Sequencer:
         """Use a producer id that nobody has used on this partition before."""
         self._identity = (producer_id, epoch)
         self._next_sequence = 0
+        self._known = False
 
     def add(self, batch: Batch) -> None:
         """Put a batch behind all the others."""
@@ -132,7 +136,8 @@ class Sequencer:
         taken: list[Batch] = []
         if self._refused or now_s < self._not_before_s:
             return taken
-        while self._waiting and len(self._under_way) < BATCHES_UNDER_WAY_MAX and self._ready(self._waiting[0]):
+        most = BATCHES_UNDER_WAY_MAX if self._known or not self._idempotent else 1
+        while self._waiting and len(self._under_way) < most and self._ready(self._waiting[0]):
             batch = self._waiting.popleft()
             self._under_way.append(batch)
             taken.append(batch)
@@ -141,6 +146,7 @@ class Sequencer:
     def answered(self, batch: Batch, stored: Published, now_s: float) -> list[Outcome]:
         """The broker has stored the batch (now, or at an earlier try)."""
         self._under_way.remove(batch)
+        self._known = True
         if stored.throttle_ms:
             self._not_before_s = max(self._not_before_s, now_s + stored.throttle_ms / 1000)
         self._turn_back()

@@ -14,7 +14,7 @@ from plait.client.fetcher import Chunk
 from plait.client.messages import Received
 from plait.client.reader import Position, Reader, locate
 from plait.wire.errors import BadRequest, PlaitError
-from plait.wire.messages import POSITIONS_MAX, Commit, Committed, Nothing, Positions
+from plait.wire.messages import POSITIONS_MAX, Commit, Committed, Nothing, Positions, Request
 
 AUTO_COMMIT_S = 1.0
 """Default of the time between two commits that the subscription makes by itself."""
@@ -84,8 +84,7 @@ class Subscription(Reader):
         """Find the committed positions and begin to fetch; iterating does it by itself."""
         if self._fetching is None:
             await super().start()
-            if self._auto_commit_s is not None:
-                _commit_again(weakref.ref(self), self._connection, self._auto_commit_s)
+            self._begin_auto_commit()
 
     async def aclose(self) -> None:
         """Commit what was processed (unless `auto_commit_s` is None) and stop fetching."""
@@ -93,11 +92,12 @@ class Subscription(Reader):
             if self._auto_commit_s is not None and not self._closed:
                 await self._commit(self._positions_now(with_current=False))
         finally:
-            await super().aclose()
+            await self._end()
 
-    def gave(self, message: Received) -> None:
-        """A message of `take_ready` was given out: it is the one in hand."""
+    def gave(self, message: Received) -> bool:
+        """A message of `take_ready` is given out: it is the one in hand."""
         self._given = message
+        return True
 
     def __aiter__(self) -> Subscription:
         return self
@@ -123,14 +123,25 @@ class Subscription(Reader):
             # The block was left in peace: the loop is done with the message in hand, too.
             try:
                 if self._auto_commit_s is not None:
-                    await self.commit()
+                    await self._commit(self._positions_now(with_current=True))
             finally:
-                await Reader.aclose(self)
+                await self._end()
         elif isinstance(error, Exception):
             with contextlib.suppress(PlaitError):  # the block's own error is on its way and says more
                 await self.aclose()
         else:
-            await Reader.aclose(self)
+            await self._end()
+
+    async def _end(self) -> None:
+        await super().aclose()
+
+    def _begin_auto_commit(self) -> None:
+        if self._auto_commit_s is not None:
+            _commit_again(weakref.ref(self), self._connection, self._auto_commit_s)
+
+    async def _next_portion(self) -> None:
+        self._leave_chunk()  # the loop asks for the next message: all before it are processed
+        await super()._next_portion()
 
     def _chunk_taken(self, chunk: Chunk) -> None:
         self._leave_chunk()
@@ -168,8 +179,9 @@ class Subscription(Reader):
         changed = self._changed(positions)
         for at in range(0, len(changed), POSITIONS_MAX):
             part = changed[at : at + POSITIONS_MAX]
-            await self._connection.request(lambda part=part: Commit(0, self.name, self._name, part), Nothing)  # type: ignore[misc]  # bound now
-            self._committed.update(part)
+            request = self._commit_request(part)
+            await self._connection.request(lambda request=request: request, Nothing)  # type: ignore[misc]  # bound now
+            self._noted(part)
 
     def _changed(self, positions: dict[int, int]) -> list[tuple[int, int]]:
         return [(each, offset) for each, offset in positions.items() if self._committed.get(each) != offset]
@@ -180,9 +192,16 @@ class Subscription(Reader):
         changed = self._changed(positions)[:POSITIONS_MAX]
         if changed and self._connection.up:
             self._connection.post(
-                Commit(0, self.name, self._name, changed),
-                lambda reply: None if isinstance(reply, PlaitError) else self._committed.update(changed),
+                self._commit_request(changed),
+                lambda reply: None if isinstance(reply, PlaitError) else self._noted(changed),
             )
+
+    def _commit_request(self, positions: list[tuple[int, int]]) -> Request:
+        return Commit(0, self.name, self._name, positions)
+
+    def _noted(self, positions: list[tuple[int, int]]) -> None:
+        """These are committed."""
+        self._committed.update(positions)
 
 
 def _commit_again(to: weakref.ref[Subscription], connection: Connection, every_s: float) -> None:

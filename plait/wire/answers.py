@@ -25,6 +25,7 @@ from plait.wire.fields import (
     mapping,
     maps,
     ranges,
+    shares,
     text,
     tuples,
 )
@@ -257,19 +258,19 @@ def _read_deliver(head: Sequence[Any], payload: memoryview) -> Deliver:
 
 @dataclass(slots=True)
 class Nothing:
-    """Answer to PING, DELETE, COMMIT, CONSUME, CANCEL."""
+    """Answer to PING, DELETE, COMMIT, CONSUME, CANCEL, LEAVE, MEMBER_COMMIT."""
 
 
 @dataclass(slots=True)
 class Described:
-    """Answer to CREATE and DESCRIBE."""
+    """Answer to CREATE, DESCRIBE and DESCRIBE_GROUP."""
 
     description: dict[str, Any]
 
 
 @dataclass(slots=True)
 class Listed:
-    """Answer to LIST and SUBSCRIPTIONS."""
+    """Answer to LIST, SUBSCRIPTIONS and GROUPS."""
 
     items: list[dict[str, Any]]
 
@@ -329,6 +330,15 @@ class Settled:
     """Offsets (first, last), both included, whose lease had ended before."""
 
 
+@dataclass(slots=True)
+class Assigned:
+    """Answer to JOIN and HEARTBEAT."""
+
+    generation: int
+    partitions: dict[str, list[int]]
+    """What the member may read, by topic."""
+
+
 _RESULTS: dict[type[Any], Layout[Any]] = {
     each.kind: each
     for each in (
@@ -340,11 +350,14 @@ _RESULTS: dict[type[Any], Layout[Any]] = {
         layout("the answer to FETCH", Fetched, _OFFSET, _OFFSET, _OFFSET),
         layout("the answer to LOCATE", Located, _OFFSET, _OFFSET, _OFFSET),
         layout("the answer to COMMITTED", Positions, tuples("partition offset", I31_MAX)),
+        layout("the answer to a member", Assigned, _OFFSET, shares),
         layout("the answer to SETTLE", Settled, _OFFSET, ranges("first last", I31_MAX)),
     )
 }
 
-R = TypeVar("R", Nothing, Described, Listed, ProducerMade, Published, Fetched, Located, Positions, Settled)
+R = TypeVar(
+    "R", Nothing, Described, Listed, ProducerMade, Published, Fetched, Located, Positions, Assigned, Settled
+)
 
 
 def read_result(kind: type[R], answer: Ok) -> R:

@@ -111,6 +111,15 @@ class LeaseLost(PlaitError):
     code = "lease_lost"
 
 
+class StaleGeneration(PlaitError):
+    """A member of a consumer group does not hold the partitions (any more) that it speaks of, or is no member.
+
+    Nothing was done: others may have the partitions. `details`, where there is more to say: partitions.
+    """
+
+    code = "stale_generation"
+
+
 class Overloaded(PlaitError):
     """An admission limit is reached; nothing was stored. `details`: reason, retry_after_ms."""
 

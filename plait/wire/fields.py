@@ -89,6 +89,28 @@ def maps(value: Any) -> Any:
     return [check(item) for item in value]
 
 
+def texts(max_items: int) -> Check:
+    """A list of texts."""
+    check_text = text()
+
+    def check(value: Any) -> Any:
+        if type(value) is not list or len(value) > max_items:
+            raise ValueError(f"must be a list of at most {max_items} texts")
+        return [check_text(item) for item in value]
+
+    return check
+
+
+def shares(value: Any) -> Any:
+    """Partitions by topic: a map of texts to lists of whole numbers."""
+    if type(value) is not dict or not all(type(name) is str for name in value):
+        raise ValueError("must be a map with text keys")
+    for numbers in value.values():
+        if type(numbers) is not list or not all(type(n) is int and 0 <= n <= I31_MAX for n in numbers):
+            raise ValueError(f"has a value that is no list of whole numbers from 0 to {I31_MAX}")
+    return value
+
+
 def tuples(names: str, max_items: int, low: int = 0) -> Check:
     """A list of lists of numbers from `low` to 2**63-1, each with the named numbers; becomes a list of tuples."""
     width = len(names.split())

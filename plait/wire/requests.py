@@ -21,6 +21,7 @@ from plait.wire.fields import (
     place,
     ranges,
     text,
+    texts,
     tuples,
 )
 
@@ -40,6 +41,12 @@ CONSUME = 30
 SETTLE = 32
 CANCEL = 33
 SUBSCRIPTIONS = 35
+JOIN = 40
+HEARTBEAT = 41
+LEAVE = 42
+MEMBER_COMMIT = 43
+GROUPS = 44
+DESCRIBE_GROUP = 45
 
 VERSION_MIN = 1
 """Oldest protocol version that this code speaks."""
@@ -50,6 +57,8 @@ SETTLE_RANGES_MAX = 2000
 """Ranges in one SETTLE: they fit into a head whatever their numbers are."""
 POSITIONS_MAX = 3000
 """Positions in one COMMIT: they fit into a head whatever their numbers are."""
+JOIN_TOPICS_MAX = 100
+"""Topics in one JOIN."""
 
 
 @dataclass(slots=True)
@@ -222,6 +231,71 @@ class Subscriptions(Request):
     name: str
 
 
+@dataclass(slots=True)
+class Join(Request):
+    """Comes into the consumer group of a subscription, or comes again."""
+
+    KIND = JOIN
+    subscription: str
+    member: str
+    """An id that the client has drawn."""
+    client: str
+    """The client's name, for people."""
+    topics: Sequence[str]
+    session_ms: int
+    """How long the member may be silent."""
+
+
+@dataclass(slots=True)
+class Heartbeat(Request):
+    """Keeps a member's session, and asks what it may read; waits up to `wait_ms` for something new."""
+
+    KIND = HEARTBEAT
+    subscription: str
+    member: str
+    acknowledged: int
+    """The last generation to whose partitions the member has confined itself."""
+    known: int
+    """The last generation that it was told."""
+    wait_ms: int
+
+
+@dataclass(slots=True)
+class Leave(Request):
+    """Goes from a consumer group."""
+
+    KIND = LEAVE
+    subscription: str
+    member: str
+
+
+@dataclass(slots=True)
+class MemberCommit(Request):
+    """Stores positions of a member, which count if it holds those partitions since that generation."""
+
+    KIND = MEMBER_COMMIT
+    subscription: str
+    member: str
+    generation: int
+    name: str
+    positions: Sequence[tuple[int, int]]
+
+
+@dataclass(slots=True)
+class Groups(Request):
+    """Asks for the consumer groups that have members."""
+
+    KIND = GROUPS
+
+
+@dataclass(slots=True)
+class DescribeGroup(Request):
+    """Asks for the description of a consumer group."""
+
+    KIND = DESCRIBE_GROUP
+    subscription: str
+
+
 _CORRELATION = integer(1, U32_MAX)
 _NAME = text()
 _PARTITION = integer(0, I31_MAX)
@@ -254,6 +328,21 @@ _LAYOUTS: tuple[Layout[Any], ...] = (
     ),
     layout("CANCEL", Cancel, _CORRELATION, _TAG),
     layout("SUBSCRIPTIONS", Subscriptions, _CORRELATION, _NAME),
+    layout("JOIN", Join, _CORRELATION, _NAME, _NAME, _NAME, texts(JOIN_TOPICS_MAX), _MS),
+    layout("HEARTBEAT", Heartbeat, _CORRELATION, _NAME, _NAME, integer(0, I63_MAX), integer(0, I63_MAX), _MS),
+    layout("LEAVE", Leave, _CORRELATION, _NAME, _NAME),
+    layout(
+        "MEMBER_COMMIT",
+        MemberCommit,
+        _CORRELATION,
+        _NAME,
+        _NAME,
+        integer(0, I63_MAX),
+        _NAME,
+        tuples("partition offset", POSITIONS_MAX),
+    ),
+    layout("GROUPS", Groups, _CORRELATION),
+    layout("DESCRIBE_GROUP", DescribeGroup, _CORRELATION, _NAME),
 )
 
 REQUESTS: dict[int, Layout[Any]] = {each.kind.KIND: each for each in _LAYOUTS}

@@ -8,7 +8,8 @@ that is posted in one turn of the loop leaves in one frame, and so does what cam
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import structlog
 import trio
@@ -16,10 +17,12 @@ import trio
 from plait.wire.errors import BadRequest
 from plait.wire.frames import FrameReader
 from replication.environment import Buffer, Clock
-from replication.peers.protocol import Hearing, Hello, Refusal, Welcome, read_welcome
+from replication.peers.proof import Proofs
+from replication.peers.protocol import Hearing, Refusal, Told, encode_word
 
 _logger = structlog.get_logger("plait.peers")
 
+T = TypeVar("T")
 READ_BYTES_MIN = 16 * 1024
 """Bytes asked of the socket at once while the peer sends little."""
 READ_BYTES_MAX = 256 * 1024
@@ -146,16 +149,32 @@ async def next_word(stream: trio.abc.Stream, hearing: Hearing) -> list[Any]:
     return head
 
 
-async def say_hello(stream: trio.abc.Stream, hello: Hello, hearing: Hearing) -> Welcome:
-    """The dialler's first step. Raises Refusal (Told when the other side refuses), trio.BrokenResourceError."""
-    await stream.send_all(hello.encode())
-    return read_welcome(await next_word(stream, hearing))
+async def say_word(stream: trio.abc.Stream, proofs: Proofs, word: list[Any]) -> None:
+    """Say a word of a handshake, with this side's proof. Raises trio.BrokenResourceError."""
+    await stream.send_all(encode_word(proofs.say(word)))
 
 
-async def say_no(stream: trio.abc.Stream, refusal: Refusal) -> None:
+async def hear_word(
+    stream: trio.abc.Stream, hearing: Hearing, proofs: Proofs, read: Callable[[list[Any]], T]
+) -> T:
+    """The next word, as `read` reads it, once it is proven.
+
+    Raises Refusal (Told when the other side refuses), trio.BrokenResourceError.
+    """
+    word = await next_word(stream, hearing)
+    try:
+        found = read(word)
+    except Told as told:
+        told.believed = proofs.believes(word)
+        raise
+    proofs.hear(word)
+    return found
+
+
+async def say_no(stream: trio.abc.Stream, refusal: Refusal, proofs: Proofs) -> None:
     """Tell the other side why, and wait until it has seen it or says something."""
     try:
-        await stream.send_all(refusal.encode())
+        await say_word(stream, proofs, refusal.word())
         if isinstance(stream, trio.abc.HalfCloseableStream):
             await stream.send_eof()
         while await stream.receive_some(HANDSHAKE_READ_BYTES):

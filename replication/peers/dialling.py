@@ -19,9 +19,20 @@ import structlog
 import trio
 
 from replication.environment import Environment
-from replication.peers.connection import Connection, say_hello, say_no, was_refused
+from replication.peers.connection import Connection, hear_word, say_no, say_word, was_refused
 from replication.peers.lives import Life
-from replication.peers.protocol import Hearing, Hello, Identity, Refusal, Told, encode_confirm, judge_welcome
+from replication.peers.proof import DIALLER, Proofs
+from replication.peers.protocol import (
+    Hearing,
+    Hello,
+    Identity,
+    Refusal,
+    Told,
+    confirm_word,
+    encode_word,
+    judge_welcome,
+    read_welcome,
+)
 from replication.peers.settings import PeerSettings
 
 _logger = structlog.get_logger("plait.peers")
@@ -58,6 +69,9 @@ class House(Protocol):
     identity: Identity
     process: int
     settings: PeerSettings
+
+    def proofs(self, role: str) -> Proofs:
+        """For one handshake, in which this node has that role."""
 
     def seen(self, node: int) -> Life:
         """The last life of that node that was seen."""
@@ -186,15 +200,16 @@ class Dialler:
             return None
         house, node = self._house, self._link.node
         self._hello_out = True
-        hearing = Hearing()
+        hearing, proofs = Hearing(), house.proofs(DIALLER)
         try:
             hello = Hello(house.identity, house.process, self._kind, node)
-            welcome = await say_hello(stream, hello, hearing)
+            await say_word(stream, proofs, hello.word())
+            welcome = await hear_word(stream, hearing, proofs, read_welcome)
             judge_welcome(welcome, house.identity, node, house.seen(node))
             await house.meet(welcome.identity)
             if self._attempt.cancel_called or self._link.has(self._kind):  # the other side was quicker
                 return None
-            connection = self._connection(stream, hearing)
+            connection = self._connection(stream, hearing, encode_word(proofs.say(confirm_word())))
             self._link.adopt(connection, welcome.identity, welcome.process)
             return connection
         except Refusal as refusal:
@@ -202,9 +217,9 @@ class Dialler:
                 self._failures += 1
                 house.refused(node, refusal)
             if not isinstance(refusal, Told):
-                await say_no(stream, refusal)
+                await say_no(stream, refusal, proofs)
             return None
 
-    def _connection(self, stream: trio.abc.Stream, hearing: Hearing) -> Connection:
+    def _connection(self, stream: trio.abc.Stream, hearing: Hearing, confirm: bytes) -> Connection:
         clock, stall_ms = self._house.environment.clock, self._settings.stall_ms
-        return Connection(self._kind, stream, hearing.reader, clock, stall_ms, encode_confirm())
+        return Connection(self._kind, stream, hearing.reader, clock, stall_ms, confirm)

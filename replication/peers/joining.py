@@ -1,6 +1,8 @@
 """The other first word at a node's door: a node without an id asks to be let in.
 
     newcomer ── JOIN ──> any node of the cluster      my disk, where I am reached
+              <── CHALLENGE ──                         are you there, and do you know the secret? (proof.py)
+              ── CONFIRM ──>
               <── JOINED ──                            your id, the cluster's name, where its nodes are reached
                                                        (or REFUSED, with a sentence)
 
@@ -16,8 +18,8 @@ from typing import Any
 
 import trio
 
-from plait.wire.frames import encode_frame
-from replication.peers.connection import next_word
+from replication.peers.connection import hear_word, say_word
+from replication.peers.proof import Proofs
 from replication.peers.protocol import (
     CLUSTER_ID_LENGTH_MAX,
     NUMBER_MAX,
@@ -27,12 +29,14 @@ from replication.peers.protocol import (
     Hearing,
     Refusal,
     Told,
+    confirm_word,
 )
 
 MAGIC = "plait join"
 """Opens a JOIN."""
 JOIN = 5
 JOINED = 6
+CHALLENGE = 7
 TEXT_CHARACTERS_MAX = 280
 """Characters of each text in a JOIN."""
 NODES_MAX = 64
@@ -60,11 +64,10 @@ class Join:
     max_version: int = VERSION_MAX
     extras: dict[str, Any] = field(default_factory=dict)
 
-    def encode(self) -> bytes:
-        """As a frame."""
+    def word(self) -> list[Any]:
+        """As the head of a frame."""
         head: list[Any] = [JOIN, MAGIC, self.min_version, self.max_version, self.disk, self.name, self.peer]
-        head += [self.native, self.rack, self.features, self.cluster, self.node, self.extras]
-        return b"".join(encode_frame(head))
+        return [*head, self.native, self.rack, self.features, self.cluster, self.node, self.extras]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +83,15 @@ class Joined:
     """"host:port" of the nodes."""
     extras: dict[str, Any] = field(default_factory=dict)
 
-    def encode(self) -> bytes:
-        """As a frame."""
+    def word(self) -> list[Any]:
+        """As the head of a frame."""
         nodes = [[node, address] for node, address in sorted(self.addresses.items())]
-        return b"".join(encode_frame([JOINED, self.version, self.cluster, self.node, nodes, self.extras]))
+        return [JOINED, self.version, self.cluster, self.node, nodes, self.extras]
+
+
+def challenge_word() -> list[Any]:
+    """The other side's first word, as the head of a frame."""
+    return [CHALLENGE, {}]
 
 
 def is_join(head: list[Any]) -> bool:
@@ -116,10 +124,20 @@ def read_join(head: list[Any]) -> Join:
     raise Refusal("malformed", "what came is no JOIN that this version can read; the connection ends")
 
 
+def read_challenge(head: list[Any]) -> dict[str, Any]:
+    """The extras of a CHALLENGE. Raises Told when it is a REFUSED, Refusal when it is anything else."""
+    match head:
+        case [int(kind), str(code), str(sentence), *_] if kind == REFUSED:
+            raise Told(code, sentence)
+        case [int(kind), dict(extras)] if kind == CHALLENGE:
+            return extras
+    raise Refusal("malformed", "a CHALLENGE was to come, and what came is none; the connection ends")
+
+
 def read_joined(head: list[Any]) -> Joined:
     """The JOINED in a head. Raises Told when it is a REFUSED, Refusal when it is anything else."""
     match head:
-        case [int(kind), str(code), str(sentence)] if kind == REFUSED:
+        case [int(kind), str(code), str(sentence), *_] if kind == REFUSED:
             raise Told(code, sentence)
         case [int(kind), int(version), str(cluster), int(node), [*nodes], dict(extras)] if kind == JOINED:
             addresses = _addresses(nodes)
@@ -144,7 +162,10 @@ def _sound(numbers: tuple[int, ...]) -> bool:
     return all(type(number) is int and 0 <= number <= NUMBER_MAX for number in numbers)
 
 
-async def ask(stream: trio.abc.Stream, join: Join) -> Joined:
+async def ask(stream: trio.abc.Stream, join: Join, proofs: Proofs) -> Joined:
     """Say a JOIN over a new connection, which is of no use afterwards. Raises Refusal, and what streams raise."""
-    await stream.send_all(join.encode())
-    return read_joined(await next_word(stream, Hearing()))
+    hearing = Hearing()
+    await say_word(stream, proofs, join.word())
+    await hear_word(stream, hearing, proofs, read_challenge)
+    await say_word(stream, proofs, confirm_word())
+    return await hear_word(stream, hearing, proofs, read_joined)

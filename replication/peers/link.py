@@ -32,6 +32,7 @@ from replication.peers.counters import Counters
 from replication.peers.dialling import Dialler
 from replication.peers.lives import Life
 from replication.peers.outbox import Outbox
+from replication.peers.proof import Proofs
 from replication.peers.protocol import (
     BULK,
     BULK_WORDS,
@@ -62,6 +63,9 @@ class Household(Protocol):
     process: int
     settings: PeerSettings
     counters: Counters
+
+    def proofs(self, role: str) -> Proofs:
+        """For one handshake, in which this node has that role."""
 
     def seen(self, node: int) -> Life:
         """The last life of that node that was seen."""

@@ -20,13 +20,14 @@ from replication.environment import Buffer, Environment
 from replication.peers.beats import Sleepers
 from replication.peers.campaigns import Campaigns
 from replication.peers.channels import Answer, Heard
-from replication.peers.connection import Connection, next_word, say_no
+from replication.peers.connection import Connection, hear_word, say_no, say_word
 from replication.peers.counters import Counters
-from replication.peers.joining import Join, Joined, is_join, read_join
+from replication.peers.joining import Join, Joined, challenge_word, is_join, read_join
 from replication.peers.line import Line
 from replication.peers.link import NS_PER_MS, PeerLink
 from replication.peers.lives import Life
 from replication.peers.news import GroupMember, News
+from replication.peers.proof import ACCEPTOR, ClusterKey, Proofs
 from replication.peers.protocol import (
     OLDER_LIFE,
     Hearing,
@@ -57,8 +58,14 @@ class Peers:
     """Links to the other nodes of the cluster. Nothing here waits for a node: what cannot be sent is dropped."""
 
     def __init__(
-        self, environment: Environment, host: Host, identity: Identity, settings: PeerSettings | None = None
+        self,
+        environment: Environment,
+        host: Host,
+        identity: Identity,
+        settings: PeerSettings | None = None,
+        key: ClusterKey | None = None,
     ) -> None:
+        """`key`: what the nodes of this cluster prove to each other that they have; None: nothing is proven."""
         self.environment = environment
         self.identity = identity
         self.settings = settings or PeerSettings()
@@ -78,6 +85,7 @@ class Peers:
         """Called with every node that comes up or goes down, in the moment in which that is seen."""
         self.refusals: dict[int, str] = {}
         """Why there is no link to a node, for people: the last refusal's sentence, until it is connected."""
+        self._key = key
         self._host = host
         self._links: dict[int, PeerLink] = {}
         self._members: dict[int, GroupMember] = {}
@@ -241,6 +249,10 @@ class Peers:
 
     # what links ask (link.Household)
 
+    def proofs(self, role: str) -> Proofs:
+        """See link.Household."""
+        return Proofs(self._key, role, self.environment.random)
+
     def seen(self, node: int) -> Life:
         """See link.Household."""
         return self.lives.get(node, Life(0))
@@ -309,7 +321,7 @@ class Peers:
         if self.refusals.get(node) != refusal.sentence:
             self.refusals[node] = refusal.sentence
             _logger.error("no link to node", node=node, code=refusal.code, why=refusal.sentence)
-        if isinstance(refusal, Told) and refusal.code == OLDER_LIFE:
+        if isinstance(refusal, Told) and refusal.code == OLDER_LIFE and refusal.believed:
             self.on_outlived(refusal.sentence)
 
     # those who knock
@@ -355,24 +367,30 @@ class Peers:
             await link.run(connection)
 
     async def _shake_hands(self, stream: trio.abc.Stream) -> tuple[PeerLink, Connection] | None:
-        hearing = Hearing()
+        hearing, proofs = Hearing(), self.proofs(ACCEPTOR)
         try:
-            word = await next_word(stream, hearing)
-            if is_join(word):
-                joined = await self.let_in(read_join(word))
-                await stream.send_all(joined.encode())
+            # its proof comes before anything that a stranger could learn or leave something by
+            hello = await hear_word(stream, hearing, proofs, _read_first)
+            if isinstance(hello, Join):
+                await self._let_in(stream, hello, hearing, proofs)
                 return None
-            hello = read_hello(word)
             version = self._judge(hello)
             await self.meet(hello.identity)
-            await self._welcome(stream, hello, version, hearing)
+            await self._welcome(stream, hello, version, hearing, proofs)
             return self._take(stream, hello, hearing)
         except Refusal as refusal:
             self.counters.handshakes_refused += 1
             _logger.info("handshake refused", code=refusal.code, why=refusal.sentence)
             if not isinstance(refusal, Told):
-                await say_no(stream, refusal)
+                await say_no(stream, refusal, proofs)
             return None
+
+    async def _let_in(self, stream: trio.abc.Stream, join: Join, hearing: Hearing, proofs: Proofs) -> None:
+        """A JOIN may be a copy: nothing is done for it before the newcomer has shown that it is there."""
+        await say_word(stream, proofs, challenge_word())
+        await hear_word(stream, hearing, proofs, read_confirm)
+        joined = await self.let_in(join)
+        await say_word(stream, proofs, joined.word())
 
     def _judge(self, hello: Hello) -> int:
         node = hello.identity.node_id
@@ -387,12 +405,14 @@ class Peers:
             raise Refusal("stranger", f"this cluster has the nodes {known}, and you are node {node}")
         return version
 
-    async def _welcome(self, stream: trio.abc.Stream, hello: Hello, version: int, hearing: Hearing) -> None:
+    async def _welcome(
+        self, stream: trio.abc.Stream, hello: Hello, version: int, hearing: Hearing, proofs: Proofs
+    ) -> None:
         who = (hello.identity.node_id, hello.kind)
         self._welcome_now[who] = self._welcome_now.get(who, 0) + 1
         try:
-            await stream.send_all(Welcome(version, self.identity, self.process).encode())
-            read_confirm(await next_word(stream, hearing))
+            await say_word(stream, proofs, Welcome(version, self.identity, self.process).word())
+            await hear_word(stream, hearing, proofs, read_confirm)
         finally:
             self._welcome_now[who] -= 1
             if not self._welcome_now[who]:
@@ -434,6 +454,10 @@ class Peers:
         if found is None:
             found = self._sleepers[node] = (Sleepers(), Sleepers())
         return found
+
+
+def _read_first(word: list[Any]) -> Hello | Join:
+    return read_join(word) if is_join(word) else read_hello(word)
 
 
 async def _let_nobody_in(join: Join) -> Joined:

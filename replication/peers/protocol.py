@@ -6,7 +6,7 @@
             <── sealed frames ──>
 
 Three steps and not two: an acceptor gives up nothing for a connection whose dialler may have left it already,
-and a later version has room for both sides' proofs of a shared secret (the `extras` of the three).
+and both sides can prove that they know the cluster's secret, with what is said now (proof.py; the `extras`).
 
     frame  = length u32 | head length u16 | head: CBOR array | payload               (plait/wire/frames.py)
     sealed = head [kind, size of the words]; payload: crc32c u32 | words: CBOR array | raw bytes
@@ -100,13 +100,12 @@ class Hello:
     max_version: int = VERSION_MAX
     extras: dict[str, Any] = field(default_factory=dict)
 
-    def encode(self) -> bytes:
-        """As a frame."""
+    def word(self) -> list[Any]:
+        """As the head of a frame."""
         who = self.identity
-        head = [HELLO, MAGIC, self.min_version, self.max_version]
+        head: list[Any] = [HELLO, MAGIC, self.min_version, self.max_version]
         extras = {**self.extras, PAST: encode_past(who.past)} if who.past else self.extras
-        head += [who.cluster_id, who.node_id, who.store_life, self.process, self.kind, self.target, extras]
-        return b"".join(encode_frame(head))
+        return [*head, who.cluster_id, who.node_id, who.store_life, self.process, self.kind, self.target, extras]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +117,11 @@ class Welcome:
     process: int
     extras: dict[str, Any] = field(default_factory=dict)
 
-    def encode(self) -> bytes:
-        """As a frame."""
+    def word(self) -> list[Any]:
+        """As the head of a frame."""
         who = self.identity
         extras = {**self.extras, PAST: encode_past(who.past)} if who.past else self.extras
-        head = [WELCOME, self.version, who.cluster_id, who.node_id, who.store_life, self.process, extras]
-        return b"".join(encode_frame(head))
+        return [WELCOME, self.version, who.cluster_id, who.node_id, who.store_life, self.process, extras]
 
 
 class Refusal(Exception):
@@ -134,18 +132,26 @@ class Refusal(Exception):
         self.code = code
         self.sentence = sentence
 
-    def encode(self) -> bytes:
-        """As a frame."""
-        return b"".join(encode_frame([REFUSED, self.code, self.sentence]))
+    def word(self) -> list[Any]:
+        """As the head of a frame."""
+        return [REFUSED, self.code, self.sentence, {}]
 
 
 class Told(Refusal):
     """The other side refused."""
 
+    believed = True
+    """Whether it is known to be one of the cluster's, as far as such can be known."""
 
-def encode_confirm(extras: dict[str, Any] | None = None) -> bytes:
-    """The dialler's last word of the handshake."""
-    return b"".join(encode_frame([CONFIRM, extras or {}]))
+
+def confirm_word() -> list[Any]:
+    """The dialler's last word of the handshake, as the head of a frame."""
+    return [CONFIRM, {}]
+
+
+def encode_word(word: list[Any]) -> bytes:
+    """A word of a handshake as a frame."""
+    return b"".join(encode_frame(word))
 
 
 # reading what the other side says
@@ -198,15 +204,15 @@ def read_hello(head: list[Any]) -> Hello:
             ext,
         ]:
             if type(ext) is dict and name in KINDS and _sound(cluster, node, life, process, target, least, most):
-                past = _past(ext)
-                return Hello(Identity(cluster, node, life, past), process, name, target, least, most, ext)
+                who = Identity(cluster, node, life, _past(ext))
+                return Hello(who, process, name, target, least, most, _rest(ext))
     raise _malformed("a HELLO has versions, cluster, node, life, process, kind, target and extras")
 
 
 def read_welcome(head: list[Any]) -> Welcome:
     """The WELCOME in a head. Raises Told when it is a REFUSED, Refusal when it is anything else."""
     match head:
-        case [int(kind), str(code), str(sentence)] if kind == REFUSED:
+        case [int(kind), str(code), str(sentence), *_] if kind == REFUSED:
             raise Told(code, sentence)
         case [int(kind), int(version), str(cluster), int(node), int(life), int(process), extras] if (
             kind == WELCOME
@@ -216,14 +222,14 @@ def read_welcome(head: list[Any]) -> Welcome:
                     raise Refusal(
                         "version", f"you chose version {version} of the peer protocol, which I did not offer"
                     )
-                return Welcome(version, Identity(cluster, node, life, _past(extras)), process, extras)
+                return Welcome(version, Identity(cluster, node, life, _past(extras)), process, _rest(extras))
     raise _malformed("a WELCOME was to come, and what came is none")
 
 
 def read_confirm(head: list[Any]) -> dict[str, Any]:
     """The extras of a CONFIRM. Raises Told when it is a REFUSED, Refusal when it is anything else."""
     match head:
-        case [int(kind), str(code), str(sentence)] if kind == REFUSED:
+        case [int(kind), str(code), str(sentence), *_] if kind == REFUSED:
             raise Told(code, sentence)
         case [int(kind), dict(extras)] if kind == CONFIRM:
             return extras
@@ -236,11 +242,15 @@ def _sound(cluster: str, *numbers: int) -> bool:
 
 
 def _past(extras: dict[str, Any]) -> dict[int, int]:
-    """Takes it out of the extras. Raises Refusal."""
-    past = decode_past(extras.pop(PAST, []))
+    """The past among the extras. Raises Refusal."""
+    past = decode_past(extras.get(PAST, []))
     if past is None:
         raise _malformed("the marks of former lives are pairs of numbers")
     return past
+
+
+def _rest(extras: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in extras.items() if name != PAST}
 
 
 def _malformed(what: str) -> Refusal:

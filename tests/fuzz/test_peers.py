@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plait.wire.errors import BadRequest
-from plait.wire.frames import FrameReader, encode_frame
+from plait.wire.frames import FrameReader, encode_frame, encode_plain
 from replication.actor import Promise
 from replication.environment import Buffer
 from replication.machine import Entry
@@ -18,6 +19,7 @@ from replication.peers.beats import BUCKETS, Rounds, Sleepers, read_beat
 from replication.peers.channels import Answer, Channels
 from replication.peers.codec import decode_messages, decode_run, encode_message
 from replication.peers.lives import Life
+from replication.peers.proof import ACCEPTOR, DIALLER, ClusterKey, Proofs
 from replication.peers.protocol import (
     BULK_WORDS,
     CONTROL,
@@ -27,7 +29,8 @@ from replication.peers.protocol import (
     Identity,
     Refusal,
     Welcome,
-    encode_confirm,
+    confirm_word,
+    encode_word,
     judge_hello,
     read_confirm,
     read_hello,
@@ -52,8 +55,12 @@ NUMBERS = st.integers(0, 4) | st.integers(-1, 2**64)
 ROWS = st.lists(NUMBERS | st.booleans() | st.sampled_from([b"\x80", b"\xff", "c", {}]), max_size=12)
 HEADS = st.lists(PLAIN, max_size=12) | ROWS
 MINE = Identity("c1", 1, 7)
-HELLO = Hello(Identity("c1", 2, 3), 99, CONTROL, 1).encode()
-WELCOME = Welcome(1, Identity("c1", 2, 3), 5).encode()
+HELLO = Hello(Identity("c1", 2, 3), 99, CONTROL, 1)
+WELCOME = Welcome(1, Identity("c1", 2, 3), 5)
+FRAMES = [
+    encode_word(word) for word in (HELLO.word(), WELCOME.word(), confirm_word(), Refusal("code", "why").word())
+]
+KEY = ClusterKey(b"a secret of the fuzzed cluster")
 
 
 def refused_or_read(hearing: Hearing) -> None:
@@ -63,7 +70,7 @@ def refused_or_read(hearing: Hearing) -> None:
         if head is not None:
             judge_hello(read_hello(head), MINE, Life(3))
     except Refusal as refusal:
-        refusal.encode()
+        encode_word(refusal.word())
 
 
 @given(st.lists(st.binary(max_size=60), max_size=8))
@@ -85,7 +92,7 @@ def test_any_frame_at_the_door(head: list[Any], payload: bytes) -> None:
             read(head)
 
 
-@given(st.sampled_from([HELLO, WELCOME, encode_confirm(), Refusal("code", "why").encode()]), st.data())
+@given(st.sampled_from(FRAMES), st.data())
 @settings(max_examples=300)
 def test_a_handshake_with_bytes_changed_cut_and_put_in(frame: bytes, data: st.DataObject) -> None:
     changed = bytearray(frame)
@@ -95,6 +102,45 @@ def test_a_handshake_with_bytes_changed_cut_and_put_in(frame: bytes, data: st.Da
     hearing = Hearing()
     hearing.feed(bytes(changed))
     refused_or_read(hearing)
+
+
+@given(HEADS)
+@settings(max_examples=300)
+def test_no_word_that_was_made_up_is_let_in_where_there_is_a_secret(head: list[Any]) -> None:
+    for role in (DIALLER, ACCEPTOR):
+        proofs = Proofs(KEY, role, Random(1))
+        with pytest.raises(Refusal) as found:
+            proofs.hear(head)
+        assert found.value.code == "secret"
+        assert not proofs.believes(head)
+    assert Proofs(KEY, ACCEPTOR, Random(1)).say(Refusal("code", "why").word()) == Refusal("code", "why").word()
+
+
+@given(st.sampled_from(["hello", "welcome", "confirm", "refused"]), st.data())
+@settings(max_examples=400)
+def test_a_proven_word_with_anything_changed_is_not_let_in(name: str, data: st.DataObject) -> None:
+    dialler, acceptor = Proofs(KEY, DIALLER, Random(1)), Proofs(KEY, ACCEPTOR, Random(2))
+    word = dialler.say(HELLO.word())
+    hears = acceptor
+    if name != "hello":
+        acceptor.hear(word)
+        word = acceptor.say(Refusal("code", "why").word() if name == "refused" else WELCOME.word())
+        hears = dialler
+    if name == "confirm":
+        dialler.hear(word)
+        word = dialler.say(confirm_word())
+        hears = acceptor
+    frame = encode_word(word)
+    changed = bytearray(frame)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(changed)))
+        changed[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+    hearing = Hearing()
+    hearing.feed(bytes(changed))
+    with suppress(Refusal):
+        found = hearing.word()
+        if found is not None:
+            assert hears.believes(found) == (encode_plain(found) == encode_plain(word))
 
 
 class Node:

@@ -34,6 +34,8 @@ class Brokers:
         self.http = {node: f"127.0.0.1:{free_port()}" for node in NODES}
         self.peers = {node: f"127.0.0.1:{free_port()}" for node in NODES}
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.secrets: dict[int, str] = {}
+        """The cluster's secret, as each node is told it."""
 
     @property
     def addresses(self) -> str:
@@ -99,7 +101,7 @@ class Brokers:
         }
         return subprocess.Popen(
             [sys.executable, "-m", "plait", "serve", *(word for option in options.items() for word in option)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PLAIT_CLUSTER_SECRET": self.secrets.get(node, "")},
             stderr=(self._folder / f"log-{node}").open("ab"),
         )
 

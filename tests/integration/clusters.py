@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -80,8 +80,11 @@ class Member:
 class Cluster:
     """Its nodes by id; `addresses` is what clients are given."""
 
-    def __init__(self, folder: Path, nursery: trio.Nursery, storage: StorageSettings) -> None:
+    def __init__(
+        self, folder: Path, nursery: trio.Nursery, storage: StorageSettings, spread_leaders: bool = False
+    ) -> None:
         self.folder = folder
+        self._spread_leaders = spread_leaders
         self._storage = storage
         self._nursery = nursery
         self._peers = {node_id: ("127.0.0.1", free_port()) for node_id in NODES}
@@ -99,7 +102,7 @@ class Cluster:
             node_id=node_id,
             initial=self._peers,
             native=self._native[node_id],
-            spread_leaders=False,
+            spread_leaders=self._spread_leaders,
         )
 
     def begin(self, *node_ids: int) -> None:
@@ -134,6 +137,17 @@ class Cluster:
 
         def look() -> bool:
             found[:] = [node for node in self.nodes if _leads(node, name, partition)]
+            return bool(found)
+
+        await until(look)
+        return found[0]
+
+    async def gathered(self, *names: str) -> Node:
+        """The node that serves all partitions of these, however long that takes to be so."""
+        found: list[Node] = []
+
+        def look() -> bool:
+            found[:] = [node for node in self.nodes if all(_all_led(node, names))]
             return bool(found)
 
         await until(look)
@@ -194,6 +208,12 @@ def _partitions(node: Node, name: str) -> Mapping[int, Partition] | None:
     return node.replicas.partitions(topic.topic_id) if topic is not None else None
 
 
+def _all_led(node: Node, names: tuple[str, ...]) -> Iterator[bool]:
+    for name in names:
+        partitions = _partitions(node, name)
+        yield partitions is not None and all(partition.failure is None for partition in partitions.values())
+
+
 def _leads(node: Node, name: str, partition: int) -> bool:
     if not name:
         return node.metadata.replica.ready
@@ -202,10 +222,12 @@ def _leads(node: Node, name: str, partition: int) -> bool:
 
 
 @asynccontextmanager
-async def running_cluster(folder: Path, storage: StorageSettings | None = None) -> AsyncIterator[Cluster]:
+async def running_cluster(
+    folder: Path, storage: StorageSettings | None = None, *, spread_leaders: bool = False
+) -> AsyncIterator[Cluster]:
     """A cluster of three, open."""
     async with trio.open_nursery() as nursery:
-        cluster = Cluster(folder, nursery, storage or StorageSettings())
+        cluster = Cluster(folder, nursery, storage or StorageSettings(), spread_leaders)
         await cluster.start(*NODES)
         yield cluster
         for node_id in list(cluster.members):

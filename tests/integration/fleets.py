@@ -70,6 +70,8 @@ class Fleet:
     def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
         self.folder = folder
         self.machines: dict[int, Machine] = {}
+        self.secrets: dict[int, bytes] = {}
+        """The cluster's secret, as each machine knows it."""
         self._nursery = nursery
 
     async def start(self, number: int, *, join: int = 0, initial: tuple[int, ...] = (), rack: str = "") -> Node:
@@ -82,11 +84,21 @@ class Fleet:
     def begin(self, number: int, *, join: int = 0, initial: tuple[int, ...] = (), rack: str = "") -> Machine:
         """The same; it is open in a while."""
         machine = self.machine(number)
+        machine.begin()
+        self._nursery.start_soon(machine.run, self.settings(number, join=join, initial=initial, rack=rack))
+        return machine
+
+    def settings(
+        self, number: int, *, join: int = 0, initial: tuple[int, ...] = (), rack: str = ""
+    ) -> NodeSettings:
+        """What a machine's node is told."""
+        machine = self.machine(number)
         settings = NodeSettings(
             peer_listen=machine.peer,
             peer=machine.peer,
             native=machine.native,
             rack=rack,
+            secret=self.secrets.get(number, b""),
             controller=ControllerSettings(dead_after_ms=DEAD_AFTER_MS),
         )
         if join:
@@ -94,9 +106,7 @@ class Fleet:
         if initial:
             peers = {at: self.machine(other).peer for at, other in enumerate(initial, start=1)}
             settings = replace(settings, initial=peers, node_id=initial.index(number) + 1)
-        machine.begin()
-        self._nursery.start_soon(machine.run, settings)
-        return machine
+        return settings
 
     def machine(self, number: int) -> Machine:
         if number not in self.machines:

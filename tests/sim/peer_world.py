@@ -11,6 +11,7 @@ import trio
 
 from replication.actor import Actor, Host
 from replication.peers.peers import Peers
+from replication.peers.proof import key_of
 from replication.peers.protocol import Identity
 from replication.peers.settings import PeerSettings
 from replication.raft.messages import Message
@@ -53,7 +54,9 @@ class Member:
 class Process:
     """One life of a node."""
 
-    def __init__(self, world: PeerWorld, node: int, life: int, cluster: str, clock: SimClock | None) -> None:
+    def __init__(
+        self, world: PeerWorld, node: int, life: int, cluster: str, clock: SimClock | None, secret: bytes
+    ) -> None:
         self.world = world
         self.node = node
         self.host_name = f"n{node}"
@@ -64,6 +67,7 @@ class Process:
         self.host: Host
         self._identity = Identity(cluster, node, life)
         self._clock = clock
+        self._secret = secret
 
     async def run(self) -> None:
         with self.scope:
@@ -74,7 +78,9 @@ class Process:
                 environment = sim_environment(nursery, seed, disk, clock=self._clock, network=network).environment
                 self.host = Host(environment.clock, self._failed)
                 environment.tasks.spawn("actors", self.host.run)
-                self.peers = Peers(environment, self.host, self._identity, self.world.settings)
+                self.peers = Peers(
+                    environment, self.host, self._identity, self.world.settings, key_of(self._secret)
+                )
                 await self.peers.listen(self.host_name, PORT)
                 self.ready.set()
 
@@ -102,13 +108,19 @@ class PeerWorld:
         self._lives: dict[int, int] = {}
 
     async def start(
-        self, node: int, *, life: int | None = None, cluster: str = CLUSTER, clock: SimClock | None = None
+        self,
+        node: int,
+        *,
+        life: int | None = None,
+        cluster: str = CLUSTER,
+        clock: SimClock | None = None,
+        secret: bytes = b"",
     ) -> Process:
         """A process of that node; a life later than the last one, unless told."""
         life = self._lives.get(node, 0) + 1 if life is None else life
         self._lives[node] = life
         self.internet.heal()
-        process = Process(self, node, life, cluster, clock)
+        process = Process(self, node, life, cluster, clock, secret)
         context = copy_context()
         context.run(NODE.set, process.host_name)
         context.run(self._nursery.start_soon, process.run)

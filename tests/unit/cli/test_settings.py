@@ -163,7 +163,7 @@ def test_every_setting_has_a_description_and_can_be_given_as_text() -> None:
     for field in fields():
         assert field.description
         text = "|".join(field.choices[:1]) or str(field.default)
-        load([field.flag, text], {})
+        load([f"{field.flag}={text}"], {})
 
 
 def test_defaults_are_those_of_the_server() -> None:

@@ -12,7 +12,9 @@ import trio.testing
 import plait
 from plait.client.connection import DEAD_OF_SEVERAL_S
 from plait.client.outside import Outside
+from plait.client.route import Route
 from plait.wire import Buffer
+from plait.wire.errors import NotLeader
 from plait.wire.messages import Consume, Publish, Settle, ok
 from tests.unit.client.peer import PeerCluster
 
@@ -200,3 +202,12 @@ async def test_what_is_under_way_is_answered_before_the_broker_is_left(
 
 def _published(correlation: int) -> list[Buffer]:
     return ok(correlation, 0, 7, -1, 0, False)
+
+
+def test_a_broker_that_looked_for_a_leader_in_vain_is_left_at_once() -> None:
+    route = Route([("node1", 1), ("node2", 2)], Random(1))
+    route.next()
+    route.came_up(1, 0.0)
+    assert not route.refused(NotLeader("nobody is known yet", leader=0), 0.0), "it may know in a moment"
+    assert route.refused(NotLeader("nobody was found", leader=0, searched_ms=5_000), 0.1)
+    assert route.next()[0] == ("node2", 2)

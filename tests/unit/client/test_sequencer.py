@@ -30,13 +30,23 @@ def identified(idempotent: bool = True) -> Sequencer:
     return sequencer
 
 
+def known(idempotent: bool = True) -> Sequencer:
+    """One whose producer the broker knows: a record of it is stored."""
+    sequencer = identified(idempotent)
+    first = batch_of()
+    sequencer.add(first)
+    sequencer.take(0.0)
+    sequencer.answered(first, stored_at(0), 0.0)
+    return sequencer
+
+
 def stamped(batch: Batch) -> tuple[int, int]:
     producer_id, _, sequence = struct.unpack_from(">qhi", batch.data, 43)
     return producer_id, sequence
 
 
 def test_sends_at_most_five_and_the_next_when_one_is_answered() -> None:
-    sequencer = identified()
+    sequencer = known()
     batches = [batch_of() for _ in range(7)]
     for batch in batches:
         sequencer.add(batch)
@@ -46,16 +56,26 @@ def test_sends_at_most_five_and_the_next_when_one_is_answered() -> None:
     assert sequencer.take(0.0) == [batches[5]]
 
 
-def test_sequences_count_records_and_survive_a_lost_connection() -> None:
+def test_the_first_batch_of_a_producer_goes_alone_until_the_broker_knows_it() -> None:
     sequencer = identified()
+    first, second = batch_of(), batch_of()
+    sequencer.add(first)
+    sequencer.add(second)
+    assert sequencer.take(0.0) == [first], "were it refused, the second one would be taken for the first"
+    sequencer.answered(first, stored_at(0), 0.0)
+    assert sequencer.take(0.0) == [second]
+
+
+def test_sequences_count_records_and_survive_a_lost_connection() -> None:
+    sequencer = known()
     batches = [batch_of(3), batch_of(2), batch_of(1)]
     for batch in batches:
         sequencer.add(batch)
     sequencer.take(0.0)
-    assert [stamped(batch) for batch in batches] == [(7, 0), (7, 3), (7, 5)]
+    assert [stamped(batch) for batch in batches] == [(7, 1), (7, 4), (7, 6)]
     assert sequencer.lost() == []
     assert sequencer.take(0.0) == batches
-    assert [stamped(batch) for batch in batches] == [(7, 0), (7, 3), (7, 5)]
+    assert [stamped(batch) for batch in batches] == [(7, 1), (7, 4), (7, 6)]
 
 
 def test_waits_for_a_producer_id_before_the_first_batch() -> None:
@@ -79,7 +99,7 @@ def test_without_idempotence_a_lost_answer_is_an_unknown_outcome() -> None:
 
 
 def test_overloaded_waits_as_long_as_told_and_then_sends_all_again_in_order() -> None:
-    sequencer = identified()
+    sequencer = known()
     first, second = batch_of(), batch_of()
     sequencer.add(first)
     sequencer.add(second)
@@ -90,7 +110,7 @@ def test_overloaded_waits_as_long_as_told_and_then_sends_all_again_in_order() ->
     assert sequencer.take(10.4) == []
     assert sequencer.next_time_s(10.4) == 10.5
     assert sequencer.take(10.5) == [first, second]
-    assert [stamped(first), stamped(second)] == [(7, 0), (7, 1)]
+    assert [stamped(first), stamped(second)] == [(7, 1), (7, 2)]
 
 
 def test_overloaded_to_the_end_is_the_error_that_the_producer_sees() -> None:
@@ -123,7 +143,7 @@ def test_a_batch_sent_and_not_answered_in_time_is_unknown_and_its_late_answer_is
 
 
 def test_what_follows_a_batch_refused_for_good_goes_under_a_new_producer_id() -> None:
-    sequencer = identified()
+    sequencer = known()
     batches = [batch_of() for _ in range(3)]
     for batch in batches:
         sequencer.add(batch)
@@ -135,7 +155,9 @@ def test_what_follows_a_batch_refused_for_good_goes_under_a_new_producer_id() ->
     assert sequencer.take(0.0) == []
     assert sequencer.needs_identity
     sequencer.identify(8, 0)
-    assert sequencer.take(0.0) == batches[1:]
+    assert sequencer.take(0.0) == batches[1:2]
+    sequencer.answered(batches[1], stored_at(0), 0.0)
+    assert sequencer.take(0.0) == batches[2:]
     assert [stamped(batch) for batch in batches[1:]] == [(8, 0), (8, 1)]
 
 

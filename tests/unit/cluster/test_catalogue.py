@@ -64,6 +64,25 @@ def test_bootstrap_gives_the_cluster_its_id_and_its_own_topic(house):
     assert catalogue.partition_of(c.METADATA_GROUP) is None
 
 
+def test_a_cluster_has_as_many_coordinators_as_it_was_founded_with():
+    house = House(founded=False)
+    house.refused(Bootstrap("here", 1, {1: 0}, 0), errors.BadRequest)
+    house.refused(Bootstrap("here", 1, {1: 0}, c.COORDINATORS_MAX + 1), errors.BadRequest)
+    house.do(Bootstrap("here", 1, {1: 0}, 8))
+    house.do(Bootstrap("here", 2, {1: 0}, 4))
+    own = house.catalogue.topic(c.COORDINATOR_TOPIC)
+    assert own is not None
+    assert own.groups == tuple(range(1, 9))
+
+
+def test_a_bootstrap_of_before_there_were_several_coordinators_makes_one():
+    catalogue = c.Catalogue()
+    catalogue.apply_command(1, cbor2.dumps([1, 1, "here", 1]))
+    own = catalogue.topic(c.COORDINATOR_TOPIC)
+    assert own is not None
+    assert own.groups == (1,)
+
+
 def test_a_second_bootstrap_founds_nothing(house):
     result = house.do(Bootstrap("here", 2))
     assert (result.value, result.changed) == ("here", False)
@@ -257,7 +276,7 @@ def test_commands_survive_their_encoding(command):
         cbor2.dumps([1, 99]),
         cbor2.dumps([1, [], 1]),
         cbor2.dumps([1, 1, "c"]),
-        cbor2.dumps([1, 1, "c", 1, {}, 1]),
+        cbor2.dumps([1, 1, "c", 1, {}, 1, 1]),
         cbor2.dumps([1, 1, "c", True]),
         cbor2.dumps([1, 1, b"c", 1]),
     ],

@@ -24,7 +24,8 @@ from replication.peers.protocol import (
     Refusal,
     Told,
     Welcome,
-    encode_confirm,
+    confirm_word,
+    encode_word,
     judge_hello,
     judge_welcome,
     read_confirm,
@@ -54,27 +55,27 @@ def refusal_of(head: list[Any]) -> Refusal:
 
 
 def test_the_words_of_a_handshake_are_these() -> None:
-    assert heard(Hello(TWO, 99, CONTROL, 1).encode()) == HELLO_WORDS
-    assert heard(Welcome(1, ONE, 5, {"nonce": b"n"}).encode()) == [2, 1, "c1", 1, 7, 5, {"nonce": b"n"}]
-    assert heard(encode_confirm()) == [4, {}]
-    assert heard(Refusal("cluster", "why").encode()) == [3, "cluster", "why"]
+    assert heard(encode_word(Hello(TWO, 99, CONTROL, 1).word())) == HELLO_WORDS
+    assert Welcome(1, ONE, 5, {"nonce": b"n"}).word() == [2, 1, "c1", 1, 7, 5, {"nonce": b"n"}]
+    assert confirm_word() == [4, {}]
+    assert Refusal("cluster", "why").word() == [3, "cluster", "why", {}]
 
 
 def test_what_was_said_is_read() -> None:
     hello = Hello(TWO, 99, BULK, 1, extras={"proof": b"p"})
-    assert read_hello(heard(hello.encode())) == hello
+    assert read_hello(heard(encode_word(hello.word()))) == hello
     welcome = Welcome(1, replace(ONE, past={6: 60, 7: 70}), 5)
-    assert read_welcome(heard(welcome.encode())) == welcome
-    assert read_confirm(heard(encode_confirm({"proof": b"q"}))) == {"proof": b"q"}
+    assert read_welcome(heard(encode_word(welcome.word()))) == welcome
+    assert read_confirm([4, {"proof": b"q"}]) == {"proof": b"q"}
 
 
 def test_a_handshake_byte_by_byte_and_frames_behind_it() -> None:
     hearing = Hearing()
-    hello = Hello(TWO, 99, CONTROL, 1).encode()
+    hello = encode_word(Hello(TWO, 99, CONTROL, 1).word())
     for at in range(len(hello) - 1):
         hearing.feed(hello[at : at + 1])
         assert hearing.word() is None
-    hearing.feed(hello[-1:] + encode_confirm() + bytes(seal(BULK_WORDS, ["behind"], [b"raw"])))
+    hearing.feed(hello[-1:] + encode_word(confirm_word()) + bytes(seal(BULK_WORDS, ["behind"], [b"raw"])))
     assert hearing.word() == HELLO_WORDS
     assert hearing.word() == [4, {}]
     ((head, payload),) = hearing.reader.frames()

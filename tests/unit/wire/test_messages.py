@@ -10,6 +10,7 @@ from plait.wire.fields import I31_MAX, I63_MAX, SETTINGS_MAX, TEXT_CHARACTERS_MA
 from plait.wire.frames import FrameReader, encode_frame
 from plait.wire.messages import (
     Answer,
+    Assigned,
     Cancel,
     Commit,
     Committed,
@@ -21,14 +22,20 @@ from plait.wire.messages import (
     Delivered,
     Describe,
     Described,
+    DescribeGroup,
     Failed,
     Fetch,
     Fetched,
+    Groups,
+    Heartbeat,
     Hello,
+    Join,
+    Leave,
     Listed,
     ListNames,
     Locate,
     Located,
+    MemberCommit,
     NewProducer,
     Nothing,
     Ok,
@@ -68,6 +75,12 @@ REQUESTS = [
     (Settle(14, 1, 0, "ack", 0, [(9, 3, 4)]), "87 1820 0e 01 00 6361636b 00 81 83090304"),
     (Cancel(15, 1), "83 1821 0f 01"),
     (Subscriptions(16, "t"), "83 1823 10 6174"),
+    (Join(17, "s", "m", "c", ["t", "u"], 10000), "87 1828 11 6173 616d 6163 82 6174 6175 192710"),
+    (Heartbeat(18, "s", "m", 3, 4, 5000), "87 1829 12 6173 616d 03 04 191388"),
+    (Leave(19, "s", "m"), "84 182a 13 6173 616d"),
+    (MemberCommit(20, "s", "m", 4, "t", [(0, 5)]), "87 182b 14 6173 616d 04 6174 81 820005"),
+    (Groups(21), "82 182c 15"),
+    (DescribeGroup(22, "s"), "83 182d 16 6173"),
 ]
 OVERLOADED = errors.Overloaded("full", reason="backlog", retry_after_ms=50)
 ANSWERS = [
@@ -198,6 +211,15 @@ AT = [
 ]
 AT += [(True, False), (None, False), ([], False)]
 
+TOPICS = [
+    ([], True),
+    (["t"] * messages.JOIN_TOPICS_MAX, True),
+    (["t"] * (messages.JOIN_TOPICS_MAX + 1), False),
+    ([1], False),
+    (["x" * (TEXT_CHARACTERS_MAX + 1)], False),
+    ("t", False),
+]
+
 FIELDS = [
     (
         Hello(1),
@@ -239,6 +261,21 @@ FIELDS = [
     ),
     (Cancel(1, 1), {"tag": U32}),
     (Subscriptions(1, "t"), {"name": TEXT}),
+    (
+        Join(1, "s", "m", "c", [], 1),
+        {"subscription": TEXT, "member": TEXT, "client": TEXT, "topics": TOPICS, "session_ms": MS},
+    ),
+    (
+        Heartbeat(1, "s", "m", 0, 0, 0),
+        {"subscription": TEXT, "member": TEXT, "acknowledged": OFFSET, "known": OFFSET, "wait_ms": MS},
+    ),
+    (Leave(1, "s", "m"), {"subscription": TEXT, "member": TEXT}),
+    (
+        MemberCommit(1, "s", "m", 0, "t", []),
+        {"subscription": TEXT, "member": TEXT, "generation": OFFSET, "name": TEXT, "positions": POSITIONS},
+    ),
+    (Groups(1), {"correlation": U32[3:]}),
+    (DescribeGroup(1, "s"), {"subscription": TEXT}),
 ]
 CASES = [
     pytest.param(request_, field, value, passes, id=f"{type(request_).__name__}-{field}-{value!r:.20}-{passes}")
@@ -288,6 +325,8 @@ def test_full_lists_fit_into_a_head_whatever_their_numbers():
     large = I63_MAX
     encode_frame(Settle(1, 1, 0, "return", 0, [(large, large, large)] * messages.SETTLE_RANGES_MAX).head())
     encode_frame(Commit(1, "s" * 1000, "t" * 1000, [(I31_MAX, large)] * messages.POSITIONS_MAX).head())
+    positions = [(I31_MAX, large)] * messages.POSITIONS_MAX
+    encode_frame(MemberCommit(1, "s" * 1000, "m" * 1000, large, "t" * 1000, positions).head())
     run = RecordRun(large, large, True, large, large, b"")
     messages.deliver(U32_MAX, I31_MAX, [Delivered(large, large, run)] * messages.DELIVER_RUNS_MAX)
 
@@ -297,6 +336,7 @@ def test_full_lists_fit_into_a_head_whatever_their_numbers():
     [
         (Nothing(), []),
         (Described({"name": "q"}), [{"name": "q"}]),
+        (Assigned(7, {"t": [0, 2]}), [7, {"t": [0, 2]}]),
         (Listed([{"name": "q"}, {"name": "r"}]), [[{"name": "q"}, {"name": "r"}]]),
         (ProducerMade(5, 0), [5, 0]),
         (Published(0, 17, 1700, 0, True), [0, 17, 1700, 0, True]),

@@ -131,7 +131,7 @@ class Ending:
                 replica = life.replicas.get(group)
                 found = replica.group if replica is not None else None
                 if replica is None or found is None or found.core is None:
-                    if not life.box.doubtful:
+                    if not life.box.doubtful and life.is_to_have(group):
                         yield f"{life.box.name} has no group {group}"
                 elif found.role is Role.FENCED:
                     if not life.box.doubtful:

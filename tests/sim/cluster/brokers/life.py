@@ -99,6 +99,12 @@ class BrokerLife:
         found = replica.group if replica is not None else None
         return found is not None and found.role is Role.LEADER and found.ready
 
+    def is_to_have(self, group: int) -> bool:
+        """A replica of the group is to be here."""
+        assert self.node is not None, "it serves"
+        assignment = self.node.metadata.catalogue.assignment(group)
+        return assignment is not None and self.box.node_id in assignment.nodes
+
     def core(self, group: int) -> RaftCore | None:
         """The core of a group's replica here."""
         replica = self.replicas.get(group)

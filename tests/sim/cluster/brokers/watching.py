@@ -18,10 +18,12 @@ import node.partition
 from node.commanded import CommandedReplica
 from node.consumers import Consumer, Consumers, Grant
 from node.entries import KIND_BATCH, KIND_COMMANDS, Command, decode_commands, read_envelope
-from node.groups import Groups, Replica
+from node.groups import Groups, Machine
 from node.origins import NO_ORIGIN
 from node.partition import Partition
+from node.shared import SharedSubscription
 from replication.machine import Entry
+from replication.raft.membership import Membership
 from replication.transfer import Transfers
 from replication.transfer_rules import TransferSettings
 from tests.sim.cluster.checkers import Broken, GroupChecker
@@ -67,19 +69,21 @@ class ReplicaChecker(GroupChecker):
 class WatchedGroups(Groups):
     """Groups whose replicas and cores are looked at."""
 
-    async def open(self, group_id: int, replica: Replica) -> None:
+    async def open(
+        self, group: int, replica: int, machine: Machine, members: Membership | None, *, eager: bool
+    ) -> None:
         """See Groups."""
         life = LIFE.get()
-        assert isinstance(replica, Partition | CommandedReplica), "there are no others"
-        checker = life.world.checker(group_id)
-        replica.apply = partial(_apply, life, checker, replica, replica.apply)  # type: ignore[method-assign]
-        await super().open(group_id, replica)
-        life.opened(group_id, replica, self.log_of(group_id))
+        assert isinstance(machine, Partition | CommandedReplica), "there are no others"
+        checker = life.world.checker(group)
+        machine.apply = partial(_apply, life, checker, machine, machine.apply)  # type: ignore[method-assign]
+        await super().open(group, replica, machine, members, eager=eager)
+        life.opened(group, machine, self.log_of(group, replica))
 
-    def drop(self, group_id: int) -> None:
+    def leave(self, group: int) -> None:
         """See Groups."""
-        LIFE.get().replicas.pop(group_id, None)
-        super().drop(group_id)
+        LIFE.get().replicas.pop(group, None)
+        super().leave(group)
 
 
 def _apply(
@@ -115,16 +119,28 @@ class WatchedConsumers(Consumers):
 
     def leased(self, grant: Grant, lease_id: int, runs: list[tuple[int, int, int]]) -> None:
         """See Consumers."""
-        line = self._lines.get(grant.consumer.subscription)
-        for first, last, deliveries in runs if line is not None else ():
-            assert line is not None, "there are no runs otherwise"
-            for low, high, state in line.shared.runs(first, last):
+        shared = self._newest(grant.consumer.subscription)
+        for first, last, deliveries in runs if shared is not None else ():
+            assert shared is not None, "there are no runs otherwise"
+            for low, high, state in shared.runs(first, last):
                 if state.lease_id == lease_id and state.consumer == grant.consumer.consumer_id:
                     run = max(low, first), min(high, last), deliveries
                     LIFE.get().world.leases.granted(
                         self._name, state.consumer, lease_id, state.leased_ms, state.until_ms, [run]
                     )
         super().leased(grant, lease_id, runs)
+
+    def _newest(self, subscription: str) -> SharedSubscription | None:
+        """The subscription as the replica has it that has applied most: a leader of the past, which was paused,
+        may hand out what was given back since; nobody listens to it any more."""
+        partitions = [
+            replica
+            for life in LIFE.get().world.lives()
+            for replica in life.replicas.values()
+            if isinstance(replica, Partition) and replica.name == self._name
+        ]
+        newest = max(partitions, key=lambda each: each.group.applied_index, default=None)
+        return newest.state.shared.get(subscription) if newest is not None else None
 
     def remove(self, consumer: Consumer) -> None:
         """See Consumers."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from cluster.placement import REPLICAS_DEFAULT
 from tests.history.book import Book
 from tests.sim.cluster.brokers.ending import Ending
 from tests.sim.cluster.brokers.leases import LeaseChecker
@@ -72,7 +73,7 @@ class BrokerWorld(Cluster):
     def may_lose(self, boxes: list[Box]) -> bool:
         """See Cluster."""
         lost = {box.name for box in boxes} | {box.name for box in self.boxes if box.own_disk is not None}
-        return 2 * len(lost) < len(self.boxes)
+        return 2 * len(lost) < min(len(self.boxes), REPLICAS_DEFAULT)
 
     def in_doubt(self) -> bool:
         """See Cluster."""
