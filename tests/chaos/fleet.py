@@ -8,8 +8,6 @@ fleet ── box n1: plait serve, disk, clock ──┐
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
@@ -38,9 +36,9 @@ class Fleet:
             Box(f"n{number}", folder / f"n{number}", self.shelf.new_disk(f"n{number}"))
             for number in range(1, nodes + 2)
         ]
-        self._founders = self.boxes[:-1]
+        self.founders = self.boxes[:-1]
         self._flags: list[str] = []
-        for number, box in enumerate(self._founders, start=1):
+        for number, box in enumerate(self.founders, start=1):
             box.node_id = number
             box.in_fleet = True
 
@@ -57,27 +55,25 @@ class Fleet:
     @property
     def addresses(self) -> list[str]:
         """Where clients find the founders."""
-        return [box.native for box in self._founders]
+        return [box.native for box in self.founders]
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Found the cluster."""
         for box in self.boxes:
             host, port = box.peer.split(":")
             box.door = f"127.0.0.1:{await self.wires.serve(nursery, box.name, (host, int(port)), self._who)}"
-        known = await trio.to_thread.run_sync(_known_flags)
-        self._flags = ["--initial", ",".join(box.door for box in self._founders)]
+        self._flags = ["--initial", ",".join(box.door for box in self.founders)]
         self._flags += ["--dead-after-s", str(DEAD_AFTER_S), "--log-level", "debug"]
         self._flags += ["--storage-wal-file-bytes", "1MiB", "--storage-min-free-bytes", "16MiB"]
-        self._has_http = "--http" in known
-        for box in self._founders:
+        for box in self.founders:
             self.launch(box)
-        for box in self._founders:
+        for box in self.founders:
             await box.ready()
         nursery.start_soon(self._guard)
 
     def flags(self, box: Box) -> list[str]:
         """What a node is told."""
-        return [*self._flags, *(["--http", box.http] if self._has_http else [])]
+        return [*self._flags, "--http", box.http]
 
     def launch(self, box: Box) -> None:
         """Start a node, and do not wait."""
@@ -123,8 +119,3 @@ class Fleet:
                     await self.bring_back(box)
                 except BoxFailed as error:
                     self.events.break_promise(str(error))
-
-
-def _known_flags() -> str:
-    command = [sys.executable, "-m", "plait", "serve", "--help"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

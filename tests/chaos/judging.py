@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -16,13 +17,13 @@ import trio
 
 import plait
 from node.commanded import CommandedReplica
-from node.node import Node
+from node.node import Node, NodeSettings
 from node.partition import Partition
 from plait.client.client import Client
-from plait.serve import _node_settings, find_addresses
-from plait.settings import load
+from plait.settings import parse_address
 from plait.wire.errors import PlaitError
 from replication.real import real_environment
+from replication.storage.settings import StorageSettings
 from replication.storage.store import LOCK
 from tests.chaos.boxes import Box
 from tests.chaos.events import Events
@@ -144,10 +145,20 @@ async def replicas_are_equal(fleet: Fleet) -> None:
 async def _open(
     fleet: Fleet, box: Box, nodes: dict[str, Node], nursery: trio.Nursery, stack: AsyncExitStack
 ) -> None:
-    flags = ["--native", box.native, "--peer", box.peer, "--advertise-peer", box.door, "--name", box.name]
-    settings = load([*flags, "--data", str(box.disk.folder / "data"), *fleet.flags(box)], {})
-    environment = real_environment(settings.data, nursery)
-    node = nodes[box.name] = await Node.open(environment, _node_settings(settings, find_addresses(settings)))
+    doors = [parse_address(each.door) for each in fleet.founders]
+    settings = NodeSettings(
+        name=box.name,
+        storage=StorageSettings(low_space_bytes=0, critical_space_bytes=0),
+        peer_listen=parse_address(box.peer),
+        peer=parse_address(box.door),
+        native=parse_address(box.native),
+    )
+    if box in fleet.founders:
+        settings = replace(settings, node_id=box.node_id, initial=dict(enumerate(doors, start=1)))
+    else:
+        settings = replace(settings, join=doors)
+    environment = real_environment(str(box.disk.folder / "data"), nursery)
+    node = nodes[box.name] = await Node.open(environment, settings)
     stack.push_async_callback(partial(_close, node))
     stack.callback(environment.disk.unlock, LOCK)
 
@@ -182,10 +193,8 @@ def _unequal(nodes: dict[str, Node]) -> Iterator[str]:
 
 
 def _replica(node: Node, group: int) -> Partition | CommandedReplica | None:
-    coordinator = node.replicas._coordinator
-    if coordinator.group is not None and coordinator.group.group == group:
-        return coordinator
-    return node.replicas.partition_of(group)
+    coordinator = node.replicas.coordinator(group)
+    return node.replicas.partition_of(group) if coordinator is None else coordinator.replica
 
 
 async def _until(true: Callable[[], bool]) -> None:

@@ -14,7 +14,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+import traceback
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -88,9 +89,9 @@ class Chaos:
                     await self._round(last=self._struck + self._round_faults >= self._faults)
                 await replicas_are_equal(fleet)
                 nursery.cancel_scope.cancel()
-        except* BoxFailed as group:
-            for error in group.exceptions:
-                events.break_promise(str(error))
+        except* Exception as group:  # whatever it is: what was found until then is told
+            for error in _causes(group):
+                events.break_promise(str(error) if isinstance(error, BoxFailed) else _told(error))
         finally:
             self._look_into_logs()
             fleet.close()
@@ -205,6 +206,18 @@ class Chaos:
         for box in self._fleet.boxes:
             for line in box.complaints()[:1]:
                 self.report.events.break_promise(f"{box} has met an error that it did not expect: {line}")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _causes(inner)
+    else:
+        yield error
+
+
+def _told(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
 
 
 async def _run(chaos: Chaos) -> Report:

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 import trio
 
-from replication.peers.protocol import CONTROL, Hello, Identity
+from replication.peers.protocol import CONTROL, Hello, Identity, encode_word
 from tests.chaos.wires import Wires, both
 
 
@@ -30,7 +30,7 @@ async def wired() -> AsyncIterator[tuple[Wires, trio.SocketStream, trio.SocketSt
         own = listeners[0].socket.getsockname()
         port = await wires.serve(nursery, "n2", own, lambda node, door: f"n{node}")
         near = await trio.open_tcp_stream("127.0.0.1", port)
-        hello = Hello(Identity("cluster", 1, 1), 5, CONTROL, 2).encode()
+        hello = encode_word(Hello(Identity("cluster", 1, 1), 5, CONTROL, 2).word())
         await near.send_all(hello)
         far = await incoming.receive()
         assert await far.receive_some(len(hello)) == hello
