@@ -506,7 +506,7 @@ class Catalogue:
         self.cluster_id, self.version, self.applied_index, self.last_stamp_ms, *rest = rest
         counters, nodes, topics, assignments = rest
         self._next_topic_id, self._next_group, self._next_producer = counters
-        self._members.become(nodes)
+        self._members.become(*nodes)
         self._assignments.become(assignments)
         for former in (self._topics, self._by_name, self._by_group, self._encoded):
             former.clear()

@@ -5,9 +5,9 @@ AddNode (a disk) ──> id ──RegisterNode (a start)──> active ⇄ drain
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 from cluster.commands import AddNode, ChangeNode, Declare, RegisterNode
 from cluster.names import check_node_name
@@ -191,16 +191,16 @@ class Nodes:
 
     # snapshots
 
-    def plain(self) -> list[object]:
+    def plain(self) -> tuple[int, list[list[Any]], list[int]]:
         """All of it as plain values; equal states give equal ones."""
         nodes = [[getattr(node, each.name) for each in fields(Node)] for node in self.all()]
-        return [self._next, nodes, sorted(self._removed)]
+        return self._next, nodes, sorted(self._removed)
 
-    def become(self, plain: list[object]) -> None:
+    def become(self, following: int, nodes: Sequence[Sequence[Any]], removed: Sequence[int]) -> None:
         """What `plain` gave."""
-        self._next, nodes, removed = plain  # type: ignore[assignment]  # plain values have no types
-        self._nodes = {node[0]: Node(*node) for node in nodes}  # type: ignore[attr-defined]
-        self._removed = dict.fromkeys(removed)  # type: ignore[call-overload]
+        self._next = following
+        self._nodes = {node[0]: Node(*node) for node in nodes}
+        self._removed = dict.fromkeys(removed)
 
 
 def _check_id(node_id: int) -> None:
