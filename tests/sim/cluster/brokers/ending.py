@@ -17,8 +17,8 @@ from plait.client.client import Client
 from plait.wire.errors import PlaitError
 from replication.machine import Role
 from replication.raft.core import RaftCore
+from tests.history.programs import SUBSCRIPTION
 from tests.sim.cluster.brokers.machines import ClientMachine
-from tests.sim.cluster.brokers.programs import QUEUE, SUBSCRIPTION, TOPIC
 
 if TYPE_CHECKING:
     from tests.sim.cluster.brokers.life import BrokerLife
@@ -92,8 +92,8 @@ class Ending:
         """Everything that was acknowledged is read, and has arrived."""
         world = self._world
         shape = world.plan.shape
-        topic = await client.topic(TOPIC, partitions=shape.partitions)
-        queue = await client.queue(QUEUE, create=False)
+        topic = await client.topic(world.topic.name, partitions=shape.partitions)
+        queue = await client.queue(world.queue.name, create=False)
         self._stage = "not everything arrives"
         await self._until(lambda: not world.publishing)
         while True:

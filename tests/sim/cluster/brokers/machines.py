@@ -18,8 +18,8 @@ import plait
 from plait.client.client import Client
 from plait.client.outside import Outside
 from plait.wire.errors import PlaitError
+from tests.history.programs import Program, programs_of
 from tests.sim.cluster.brokers.life import NATIVE_PORT
-from tests.sim.cluster.brokers.programs import Program, programs_of
 from tests.sim.pauses import NODE
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from cluster.placement import REPLICAS_DEFAULT
-from tests.sim.cluster.brokers.book import Book
+from tests.history.book import Book
 from tests.sim.cluster.brokers.ending import Ending
 from tests.sim.cluster.brokers.leases import LeaseChecker
 from tests.sim.cluster.brokers.life import BrokerBox, BrokerLife
@@ -26,8 +26,8 @@ class BrokerWorld(Cluster):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
-        self.topic = Book("topic", self.events.break_promise)
-        self.queue = Book("queue", self.events.break_promise)
+        self.topic = Book("events", self.events.break_promise)
+        self.queue = Book("jobs", self.events.break_promise)
         self.leases = LeaseChecker(self.events.break_promise)
         self.processed: dict[int, int] = {}
         """By partition, the offset behind the last one that the subscription was given."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.sim.cluster.brokers.book import Book
+from tests.history.book import Book
 from tests.sim.cluster.brokers.leases import LeaseChecker
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from random import Random
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import trio
 
@@ -17,12 +17,9 @@ from plait.client.messages import Leased
 from plait.wire.errors import LeaseLost, NotFound, PlaitError
 
 if TYPE_CHECKING:
-    from tests.sim.cluster.brokers.book import Book
-    from tests.sim.cluster.brokers.machines import ClientMachine
-    from tests.sim.cluster.brokers.world import BrokerWorld
+    from plait.client.producer import Producer
+    from tests.history.book import Book
 
-TOPIC = "events"
-QUEUE = "jobs"
 SUBSCRIPTION = "billing"
 LOOK_S = 0.3
 """Time after which whoever waits for messages looks whether it is over."""
@@ -30,14 +27,78 @@ RECENT_RECORDS = 5
 """Records before what is known that a read of the present begins with."""
 
 
+class Shape(Protocol):
+    """Sizes and times of what clients do."""
+
+    @property
+    def partitions(self) -> int: ...
+    @property
+    def payload_bytes(self) -> int: ...
+    @property
+    def think_ms(self) -> int: ...
+    @property
+    def lease_ms(self) -> int: ...
+    @property
+    def backlog_records(self) -> int: ...
+
+
+class Plan(Protocol):
+    """What was drawn for a run."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def shape(self) -> Shape: ...
+
+
+class Events(Protocol):
+    """Who is told what happens."""
+
+    def note(self, what: str, *about: object) -> None: ...
+    def reached(self, state: str) -> None: ...
+    def break_promise(self, what: str) -> None: ...
+
+
+class World(Protocol):
+    """Where programs run."""
+
+    topic: Book
+    """Of the topic of its name."""
+    queue: Book
+    """Of the queue of its name."""
+    processed: dict[int, int]
+    """By partition, the offset behind the last one that the subscription was given."""
+    healed: trio.Event
+    """The faults are over: whoever publishes ends."""
+    emptied: trio.Event
+    """Everything has arrived: clients may go."""
+
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def events(self) -> Events: ...
+
+
+class Machine(Protocol):
+    """Whose programs they are."""
+
+    name: str
+    number: int
+    lives: int
+    """How often it has begun."""
+
+    @property
+    def world(self) -> World: ...
+
+
 class Program:
     """One of a client's process."""
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "program"
     publishes: ClassVar[bool] = False
 
-    def __init__(self, machine: ClientMachine, client: Client) -> None:
-        self.world: BrokerWorld = machine.world
+    def __init__(self, machine: Machine, client: Client) -> None:
+        self.world = machine.world
         self.client = client
         self.machine = machine
         self.who = f"{machine.name}.{machine.lives}.{self.name}"
@@ -77,7 +138,7 @@ class Program:
     async def topic(self) -> Topic:
         """The topic."""
         shape = self.world.plan.shape
-        found = await self.insist(lambda: self.client.topic(TOPIC, partitions=shape.partitions))
+        found = await self.insist(lambda: self.client.topic(self.world.topic.name, partitions=shape.partitions))
         assert isinstance(found, Topic)
         return found
 
@@ -86,7 +147,7 @@ class Program:
         shape = self.world.plan.shape
         found = await self.insist(
             lambda: self.client.queue(
-                QUEUE,
+                self.world.queue.name,
                 partitions=shape.partitions,
                 lease_ms=shape.lease_ms,
                 max_backlog_records=shape.backlog_records,
@@ -148,7 +209,7 @@ class Streamer(Program):
         else:
             where, book = await self.queue(), self.world.queue
         random = self.random
-        producer = where.producer(linger_ms=random.choice((0, 5, 30)), batch_bytes=random.choice((200, 2_000)))
+        producer = self.producer(where, random.choice((0, 5, 30)), random.choice((200, 2_000)))
         try:
             while not self.world.healed.is_set():
                 await self.think()
@@ -156,7 +217,7 @@ class Streamer(Program):
                 try:
                     for _ in range(random.randrange(1, 12)):
                         values.append(self.new_value())
-                        book.begin(values[-1], self.who, self._number)
+                        book.begin(values[-1], self.stream, self._number)
                         await producer.send(values[-1], partition=random.randrange(where.partitions))
                     await producer.flush()
                 except PlaitError as error:
@@ -171,6 +232,15 @@ class Streamer(Program):
                     await producer.aclose()
                 except PlaitError as error:
                     self.reached(error)
+
+    def producer(self, where: Topic | Queue, linger_ms: int, batch_bytes: int) -> Producer:
+        """Who sends the values."""
+        return where.producer(linger_ms=linger_ms, batch_bytes=batch_bytes)
+
+    @property
+    def stream(self) -> str:
+        """What the next value belongs to; see Published."""
+        return self.who
 
 
 class Tailer(Program):
@@ -363,7 +433,7 @@ class Clerk(Program):
             self.reached(error)
 
 
-def programs_of(machine: ClientMachine, client: Client) -> list[Program]:
+def programs_of(machine: Machine, client: Client) -> list[Program]:
     """What runs on a machine: the first has the subscription, of the others each has its own mix."""
     kinds: list[type[Program]] = [Publisher, Consumer]
     if machine.number == 1:
@@ -375,7 +445,7 @@ def programs_of(machine: ClientMachine, client: Client) -> list[Program]:
     return [_numbered(kind, machine, client, number) for number, kind in enumerate(kinds)]
 
 
-def _numbered(kind: type[Program], machine: ClientMachine, client: Client, number: int) -> Program:
+def _numbered(kind: type[Program], machine: Machine, client: Client, number: int) -> Program:
     program = kind(machine, client)
     program.who += f".{number}"
     return program
