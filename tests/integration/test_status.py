@@ -43,7 +43,9 @@ async def test_any_node_tells_of_all_and_of_those_that_it_does_not_hear(tmp_path
     async with running_cluster(tmp_path) as cluster:
         leader = await cluster.leader()
         await patiently(lambda: leader.broker.create("queue", "orders", {"partitions": 3}))
-        await until(lambda: sum(node.groups.standings.leads for node in cluster.nodes) == len(leader.groups.opened))
+        await until(
+            lambda: sum(node.groups.standings.leads for node in cluster.nodes) == len(leader.groups.opened)
+        )
         for asked in cluster.nodes:
             found = await patiently(asked.broker.cluster_status)
             assert found["asked_node"] == asked.node_id
