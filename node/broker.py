@@ -191,6 +191,17 @@ class Broker:
         """What a topic or queue is, and how it is doing now; only whoever leads it can say so."""
         return self._soon("describe", self._describe(name))
 
+    def resize(self, name: str, partitions: int, replicas: int) -> Promise[dict[str, Any]]:
+        """Give a topic or queue more partitions, or another number of replicas (0: as it is); its description.
+
+        Replicas come and go in the background; nobody has to wait for them.
+        """
+        return self._soon("resize", self._resize(name, partitions, replicas))
+
+    def change_node(self, node_id: int, state: str) -> Promise[None]:
+        """Have a node serve ("active"), hand over what it has ("draining"), or go for good, too ("leaving")."""
+        return self._soon("change node", self._change_node(node_id, state))
+
     def cluster_status(self) -> Promise[dict[str, Any]]:
         """How all nodes are, as far as they are heard (node/status.py)."""
         if self.status is None:
@@ -344,6 +355,15 @@ class Broker:
             raise NotFound(f"{name} was deleted at the same time; it is not there: create it again")
         await self._replicas.opened(topic, self._clock)
         return describe_topic(topic, self._figures(topic))
+
+    async def _resize(self, name: str, partitions: int, replicas: int) -> dict[str, Any]:
+        self._find(name)
+        topic = await self._metadata.resize(name, partitions, replicas)
+        await self._replicas.opened(topic, self._clock)
+        return describe_topic(topic, self._figures(topic))
+
+    async def _change_node(self, node_id: int, state: str) -> None:
+        await self._metadata.change_node(node_id, state)
 
     async def _delete(self, name: str) -> None:
         topic = await self._metadata.delete(name)

@@ -353,6 +353,8 @@ class Client(_Wrapped[source.Client]):
     describe_group = _call(source.Client.describe_group)
     list = _call(source.Client.list)
     cluster_status = _call(source.Client.cluster_status)
+    resize = _call(source.Client.resize)
+    change_node = _call(source.Client.change_node)
     delete = _call(source.Client.delete)
 
 

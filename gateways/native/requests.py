@@ -88,6 +88,19 @@ def cluster_status(session: Session, request: messages.ClusterStatus, _: memoryv
     session.answer_later(request.correlation, session.broker.cluster_status(), told)
 
 
+def resize(session: Session, request: messages.Resize, _: memoryview) -> None:
+    """Give a topic or queue more partitions, or another number of replicas."""
+    name = session.namespace.full(request.name)
+    promise = session.broker.resize(name, request.partitions, request.replicas)
+    session.answer_later(request.correlation, promise, _describes(session, request.correlation))
+
+
+def change_node(session: Session, request: messages.ChangeNode, _: memoryview) -> None:
+    """Have a node serve, hand over what it has, or leave."""
+    promise = session.broker.change_node(request.node_id, request.state)
+    session.answer_later(request.correlation, promise, _nothing(request.correlation))
+
+
 def subscriptions(session: Session, request: messages.Subscriptions, _: memoryview) -> None:
     """Describe the subscriptions of a topic or queue."""
     names = session.namespace
@@ -286,6 +299,8 @@ HANDLERS: dict[int, Handler] = {
     messages.DELETE: delete,
     messages.LIST: list_names,
     messages.STATUS: cluster_status,
+    messages.RESIZE: resize,
+    messages.NODE: change_node,
     messages.PRODUCER: new_producer,
     messages.PUBLISH: publish,
     messages.FETCH: fetch,

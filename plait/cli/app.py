@@ -36,6 +36,7 @@ def build() -> App:
     app.command("plait.cli.topics:app", name="topic", help="Create, list, describe and delete topics.")
     app.command("plait.cli.queues:app", name="queue", help="Create, list, describe and delete queues.")
     app.command("plait.cli.cluster:app", name="cluster", help="Show how the nodes of the cluster are.")
+    app.command("plait.cli.nodes:app", name="node", help="Drain nodes, take them back, remove them.")
     app.command("plait.cli.groups:app", name="group", help="List and describe consumer groups.")
     app.command("plait.cli.publish:publish", name="publish", help="Publish messages: one, or a file of them.")
     app.command("plait.cli.consume:consume", name="consume", help="Print the messages of a queue or topic.")

@@ -85,6 +85,22 @@ def describe(options: Options, kind: Kind, name: str) -> int:
     return with_client(options, work)
 
 
+def resize(options: Options, kind: Kind, name: str, partitions: int, replicas: int) -> int:
+    """More partitions, or another number of replicas."""
+    if not partitions and not replicas:
+        return usage("say --partitions, or --replicas, or both")
+
+    async def work(client: Client) -> None:
+        await _existing(client, kind, name)
+        found = await client.resize(name, partitions=partitions, replicas=replicas)
+        if options.json:
+            print_json(found.details)
+        else:
+            print(f"{kind} {name} has {_counted(found.partitions, 'partition')} now")
+
+    return with_client(options, work)
+
+
 def delete(options: Options, kind: Kind, name: str) -> int:
     """Delete; a name of the other kind is left alone."""
 

@@ -79,6 +79,27 @@ def describe(name: str, /, *, options: Options = Options()) -> int:  # noqa: B00
 
 
 @app.command
+def resize(
+    name: str,
+    /,
+    *,
+    partitions: int = 0,
+    replicas: int = 0,
+    options: Options = Options(),  # noqa: B008 - frozen
+) -> int:
+    """Give a queue more partitions, or another number of replicas, while it serves.
+
+    Parameters
+    ----------
+    partitions
+        How many it is to have: more than now. Keys may go to other partitions from then on.
+    replicas
+        Copies of each partition, on as many nodes.
+    """
+    return naming.resize(options, "queue", name, partitions, replicas)
+
+
+@app.command
 def delete(name: str, /, *, options: Options = Options()) -> int:  # noqa: B008 - frozen
     """Delete a queue with everything in it."""
     return naming.delete(options, "queue", name)

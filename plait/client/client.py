@@ -31,6 +31,7 @@ from plait.client.subscription import AUTO_COMMIT_S, Subscription
 from plait.wire import Buffer
 from plait.wire.errors import NotFound, PlaitError, SettingInvalid, WrongKind
 from plait.wire.messages import (
+    ChangeNode,
     ClusterStatus,
     Create,
     Delete,
@@ -41,6 +42,7 @@ from plait.wire.messages import (
     Listed,
     ListNames,
     Nothing,
+    Resize,
     Subscriptions,
 )
 
@@ -136,6 +138,19 @@ class Client:
         heard, what it says of itself."""
         return (await self._connection.request(lambda: ClusterStatus(0), Described)).description
 
+    async def resize(self, name: str, *, partitions: int = 0, replicas: int = 0) -> Description:
+        """Give a topic or queue more partitions (never fewer), or another number of replicas; 0 leaves it.
+
+        Keys may go to other partitions from then on. Raises NotFound, SettingInvalid, LimitReached.
+        """
+        found = await self._connection.request(lambda: Resize(0, name, partitions, replicas), Described)
+        return _description(found.description)
+
+    async def change_node(self, node_id: int, state: Literal["active", "draining", "leaving"]) -> None:
+        """Have a node serve, hand over what it has, or do that and leave the cluster for good; `cluster_status`
+        shows how far it is. Raises NotFound, and Unavailable for the last node that serves."""
+        await self._connection.request(lambda: ChangeNode(0, node_id, state), Nothing)
+
     async def delete(self, name: str) -> None:
         """Delete a topic or queue with everything in it. Raises NotFound."""
         life = self._connection.life
@@ -154,8 +169,10 @@ class Client:
 
     async def describe_group(self, subscription: str) -> dict[str, Any]:
         """A consumer group: its `members`, and of each of its `topics` the `partitions` with their holder, whom
-        they
-        are meant for, the committed position (-1: none) and the `lag`. Raises NotFound if it has no members."""
+        they are meant for, the committed position (-1: none) and the `lag`.
+
+        Raises NotFound if it has no members.
+        """
         found = await self._connection.request(lambda: DescribeGroup(0, subscription), Described)
         for topic in found.description["topics"]:
             for each in topic["partitions"]:

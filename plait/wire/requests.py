@@ -32,6 +32,8 @@ DESCRIBE = 11
 DELETE = 12
 LIST = 13
 STATUS = 14
+RESIZE = 15
+NODE = 16
 PRODUCER = 20
 PUBLISH = 21
 FETCH = 22
@@ -135,6 +137,27 @@ class ClusterStatus(Request):
     """Asks how the cluster's nodes are: each as this one's catalogue knows it, and as it says of itself."""
 
     KIND = STATUS
+
+
+@dataclass(slots=True)
+class Resize(Request):
+    """Gives a topic or queue more partitions, or another number of replicas."""
+
+    KIND = RESIZE
+    name: str
+    partitions: int
+    """0: as many as it has."""
+    replicas: int
+    """0: as it has."""
+
+
+@dataclass(slots=True)
+class ChangeNode(Request):
+    """Has a node serve ("active"), hand over what it has ("draining"), or do that and go for good ("leaving")."""
+
+    KIND = NODE
+    node_id: int
+    state: str
 
 
 @dataclass(slots=True)
@@ -318,6 +341,8 @@ _LAYOUTS: tuple[Layout[Any], ...] = (
     layout("DELETE", Delete, _CORRELATION, _NAME),
     layout("LIST", ListNames, _CORRELATION, choice("topic", "queue", "")),
     layout("STATUS", ClusterStatus, _CORRELATION),
+    layout("RESIZE", Resize, _CORRELATION, _NAME, integer(0, I31_MAX), integer(0, I31_MAX)),
+    layout("NODE", ChangeNode, _CORRELATION, integer(1, I31_MAX), choice("active", "draining", "leaving")),
     layout("PRODUCER", NewProducer, _CORRELATION),
     layout("PUBLISH", Publish, _CORRELATION, _NAME, integer(-1, I31_MAX)),
     layout("FETCH", Fetch, _CORRELATION, _NAME, _PARTITION, integer(0, I63_MAX), integer(0, I31_MAX), _MS),

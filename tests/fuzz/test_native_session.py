@@ -51,6 +51,8 @@ REQUESTS = st.one_of(
     st.builds(messages.Cancel, CORRELATIONS, TAGS),
     st.builds(messages.Subscriptions, CORRELATIONS, NAMES),
     st.builds(messages.ClusterStatus, CORRELATIONS),
+    st.builds(messages.Resize, CORRELATIONS, NAMES, st.integers(0, 9), st.integers(0, 9)),
+    st.builds(messages.ChangeNode, CORRELATIONS, st.integers(1, 9), st.sampled_from(["active", "leaving"])),
 )
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**64), 2**64 - 1) | st.floats() | st.text() | st.binary(),
@@ -100,6 +102,8 @@ class Careless(ScriptedBroker):
             "new_producer": (1, 0),
             "subscriptions": [{"subscription": ""}],
             "cluster_status": {"nodes": []},
+            "change_node": None,
+            "resize": {"name": "orders"},
             "publish": Published(),
             "fetch": Fetched(0, 1, 1, [batch()]),
             "locate": Located(0, 0, 1),
