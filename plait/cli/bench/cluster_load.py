@@ -24,6 +24,8 @@ from plait.cli.bench.load import CONNECT_TIMEOUT_S, values
 
 TICK_S = 0.25
 """Time between two words about how far it is."""
+DEADLINE_S = 120.0
+"""A request that has no answer by then ends the measurement: here a slow answer counts as slow, not as a failure."""
 CHECK_RECORDS = 100
 """Records between two looks at the clock."""
 BUFFER_BYTES_MAX = 2 * 1024 * 1024
@@ -140,7 +142,8 @@ def say(word: Any) -> None:
 
 
 async def _main(orders: Orders) -> Span:
-    async with connect(orders.servers, name="plait bench", connect_timeout_s=CONNECT_TIMEOUT_S) as client:
+    name, deadline_s, connect_s = "plait bench", DEADLINE_S, CONNECT_TIMEOUT_S
+    async with connect(orders.servers, name=name, deadline_s=deadline_s, connect_timeout_s=connect_s) as client:
         return await SCENARIOS[orders.scenario](client, orders)
 
 

@@ -155,8 +155,10 @@ class ClusterSuite:
                 Progress(f"{count:,} queues", count, "queues") as bar,
                 clients([orders], self._profiles) as (client,),
             ):
+                before_s = sum(three.cpu_s())
                 client.go()
                 done = client.span(bar.advance)
+                used_ms = (sum(three.cpu_s()) - before_s) / count * 1000
             three.calm()
             asleep = three.asleep()
             time.sleep(SETTLE_S)
@@ -167,7 +169,7 @@ class ClusterSuite:
             measured=together([done]),
             unit="queues/s",
             target=targets.create_rate,
-            note=f"{workload.creating} under way",
+            note=f"{workload.creating} under way; {used_ms:.1f} ms of processor time of all nodes for each",
         )
         yield Figure(
             what=f"{count:,} queues, memory",
