@@ -13,14 +13,20 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import trio
 
 from plait.client.client import Client, Queue, Topic
-from plait.client.messages import Leased
+from plait.client.group import GroupSubscription
+from plait.client.messages import Leased, Received
 from plait.wire.errors import LeaseLost, NotFound, PlaitError
 
 if TYPE_CHECKING:
     from plait.client.producer import Producer
     from tests.history.book import Book
+    from tests.history.sharing import Sharing
 
 SUBSCRIPTION = "billing"
+GROUP = "shared"
+"""The subscription that is read by a group."""
+SESSIONS_S = (0.6, 2.0, 10.0)
+"""Sessions of its members."""
 LOOK_S = 0.3
 """Time after which whoever waits for messages looks whether it is over."""
 RECENT_RECORDS = 5
@@ -68,6 +74,8 @@ class World(Protocol):
     """Of the queue of its name."""
     processed: dict[int, int]
     """By partition, the offset behind the last one that the subscription was given."""
+    sharing: Sharing
+    """What is known of the readers of GROUP."""
     healed: trio.Event
     """The faults are over: whoever publishes ends."""
     emptied: trio.Event
@@ -326,6 +334,47 @@ class Subscriber(Program):
                 await self.think()
 
 
+class Sharer(Program):
+    """One of a group that shares a subscription; it comes and goes, and is slow at times."""
+
+    name = "sharer"
+
+    async def run(self) -> None:
+        """Until everything has arrived."""
+        topic = await self.topic()
+        while not self.world.emptied.is_set():
+            subscription = topic.subscribe(
+                GROUP,
+                group=True,
+                auto_commit_s=self.random.choice((0.1, 0.5)),
+                session_s=self.random.choice(SESSIONS_S),
+                handover_s=self.random.choice((0.5, 5.0)),
+            )
+            assert isinstance(subscription, GroupSubscription)
+            self.world.sharing.begin(subscription, self.who)
+            try:
+                async with subscription:
+                    for _ in range(self.random.choice((5, 50, 1_000))):
+                        if self.world.emptied.is_set():
+                            break
+                        with trio.move_on_after(LOOK_S):
+                            await self._take(await anext(subscription), subscription)
+            except PlaitError as error:
+                self.reached(error)
+                await self.think()
+            finally:
+                self.world.sharing.end(subscription)
+
+    async def _take(self, message: Received, subscription: GroupSubscription) -> None:
+        world, partition, offset = self.world, message.partition, message.offset
+        world.sharing.given(subscription, partition, offset)
+        world.topic.seen(message.value, (partition, offset))
+        world.topic.given(GROUP, message.value)
+        world.events.reached("message given to a group")
+        if self.random.random() < 0.02 and not self.world.healed.is_set():
+            await trio.sleep(self.random.uniform(0, 1.5))
+
+
 class Consumer(Program):
     """Takes messages from the queue and does with them what consumers do."""
 
@@ -435,7 +484,7 @@ class Clerk(Program):
 
 def programs_of(machine: Machine, client: Client) -> list[Program]:
     """What runs on a machine: the first has the subscription, of the others each has its own mix."""
-    kinds: list[type[Program]] = [Publisher, Consumer]
+    kinds: list[type[Program]] = [Publisher, Consumer, Sharer]
     if machine.number == 1:
         kinds += [Subscriber, Looker]
     elif machine.number == 2:

@@ -8,6 +8,7 @@ import trio
 
 from cluster.placement import REPLICAS_DEFAULT
 from tests.history.book import Book
+from tests.history.sharing import Sharing
 from tests.sim.cluster.brokers.ending import Ending
 from tests.sim.cluster.brokers.leases import LeaseChecker
 from tests.sim.cluster.brokers.life import BrokerBox, BrokerLife
@@ -31,6 +32,7 @@ class BrokerWorld(Cluster):
         self.leases = LeaseChecker(self.events.break_promise)
         self.processed: dict[int, int] = {}
         """By partition, the offset behind the last one that the subscription was given."""
+        self.sharing = Sharing(self.events.break_promise)
         self.publishing: dict[str, None] = {}
         """Programs that publish."""
         self.emptied = trio.Event()
