@@ -276,11 +276,11 @@ class GroupSubscription(Subscription):
         if self._membership is not None:
             self._closed = True
             self._fetching_closed()
-            await self._membership.leave()
             for positions in (self._next, self._committed):
                 positions.clear()  # there is nothing that it could commit any more
             self._active.clear()
             self._chunk = self._given = None
+            await self._membership.leave()
         await super()._end()
 
     def _fetching_closed(self) -> None:
