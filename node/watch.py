@@ -18,6 +18,8 @@ MEMORY_PERCENT = 60
 """Share of the machine's memory that the node may use before it refuses publishes, unless it is told a size."""
 STALL_MS = 500
 """A look that comes so late is a stall of the loop, and is logged: everybody waited as long."""
+REFUSALS_MS = 10_000
+"""Shortest time between two lines about publishes that were refused."""
 LAG_LOOKS_MAX = 100
 """Latest looks of which the worst delay is told."""
 
@@ -42,6 +44,8 @@ class Watch:
         self._standings = standings
         self._memory_bytes_max = memory_bytes_max
         self._late_ms: deque[int] = deque(maxlen=LAG_LOOKS_MAX)
+        self._refused: dict[str, int] = {}  # by reason, as the log was told
+        self._refused_ns = 0
         self.stalls = 0
         """Looks that came STALL_MS late or later."""
 
@@ -67,7 +71,18 @@ class Watch:
         if storage != pressure.storage:
             self._storage_changed(pressure.storage, storage)
             pressure.storage = storage
-        self._standings.report(self._environment.clock.monotonic_ns())
+        now_ns = self._environment.clock.monotonic_ns()
+        self._standings.report(now_ns)
+        self._report_refusals(now_ns)
+
+    def _report_refusals(self, now_ns: int) -> None:
+        """One line about all publishes that admission refused lately, with how many for which reason."""
+        refused = self._pressure.refused
+        if refused == self._refused or now_ns - self._refused_ns < REFUSALS_MS * NS_PER_MS:
+            return
+        news = {reason: count - self._refused.get(reason, 0) for reason, count in refused.items()}
+        self._refused, self._refused_ns = dict(refused), now_ns
+        _logger.warning("publishes refused", **{reason: count for reason, count in news.items() if count})
 
     def _storage_changed(self, before: str, now: str) -> None:
         """Space that runs out is worth a line; a flush that falls behind comes and goes."""

@@ -216,6 +216,7 @@ async def _serve(settings: Settings, plan: Plan) -> None:
     from gateways.native.server import NativeGateway
     from node.health import STOPPING, Health
     from node.metrics import Metrics
+    from plait.cli import logs
     from replication.real import real_environment
 
     health = Health()
@@ -229,6 +230,7 @@ async def _serve(settings: Settings, plan: Plan) -> None:
             if node is None:
                 nursery.cancel_scope.cancel()
                 return
+            logs.set_node(node.node_id)
             limits = GatewayLimits(connections_max=settings.connections_max)
             gateway = NativeGateway(environment, node.broker, *plan.addresses.native, limits)
             native = join_address(*await gateway.start())

@@ -93,6 +93,11 @@ class GroupSubscription(Subscription):
         """The id of this reader in its group; "" before it joins."""
         return self._membership.member if self._membership is not None else ""
 
+    def holds(self, partition: int) -> bool:
+        """Whether this reader has a partition at this moment: its session is not over, and it has not let go."""
+        alive = self._membership is not None and anyio.current_time() < self._membership.deadline_s
+        return alive and partition in self._active
+
     async def start(self) -> None:
         """Join the group; iterating does it by itself. Raises PlaitError."""
         if self._fetching is None:

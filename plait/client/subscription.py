@@ -54,6 +54,7 @@ class Subscription(Reader):
 
     async def commit(self) -> None:
         """Commit everything given out so far, the message in hand included. Returns once that is on disk."""
+        self._leave_chunk()  # it counts as processed: the timer must not commit less meanwhile
         await self._commit(self._positions_now(with_current=True))
 
     async def lag(self) -> dict[int, int]:
@@ -123,6 +124,7 @@ class Subscription(Reader):
             # The block was left in peace: the loop is done with the message in hand, too.
             try:
                 if self._auto_commit_s is not None:
+                    self._leave_chunk()
                     await self._commit(self._positions_now(with_current=True))
             finally:
                 await self._end()

@@ -243,7 +243,10 @@ class PeerLink(Actor):
         for kind in KINDS:
             self._drop(kind)
         if was_up:
-            _logger.warning("node is down", node=self.node, reason=reason)
+            if self.stopped:
+                _logger.info("link is ended", node=self.node)
+            else:
+                _logger.warning("node is down", node=self.node, reason=reason)
             self._household.node_changed(self.node, False)
 
     # frames (connection.End)
@@ -396,8 +399,8 @@ class PeerLink(Actor):
         """End the link; groups are told that the node is down."""
         for dialler in self.diallers.values():
             dialler.stop()
-        self.go_down("forgotten")
         super().stop()
+        self.go_down("forgotten")
 
 
 def _next(now_ns: int, every_ms: int) -> int:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import trio
 
 from plait.client.client import Client, Queue, Topic
-from plait.client.messages import Leased
+from plait.client.group import GroupSubscription
+from plait.client.messages import Leased, Received
 from plait.wire.errors import LeaseLost, NotFound, PlaitError
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from tests.history.book import Book
 
 SUBSCRIPTION = "billing"
+GROUP = "shared"
+"""The subscription that is read by a group."""
+SESSIONS_S = (0.6, 2.0, 10.0)
+"""Sessions of its members."""
 LOOK_S = 0.3
 """Time after which whoever waits for messages looks whether it is over."""
 RECENT_RECORDS = 5
@@ -326,6 +331,61 @@ class Subscriber(Program):
                 await self.think()
 
 
+class Sharer(Program):
+    """One of a group that shares a subscription; it comes and goes, and is slow at times."""
+
+    name = "sharer"
+
+    async def run(self) -> None:
+        """Until everything has arrived."""
+        topic = await self.topic()
+        while not self.world.emptied.is_set():
+            subscription = topic.subscribe(
+                GROUP,
+                group=True,
+                auto_commit_s=self.random.choice((0.1, 0.5)),
+                session_s=self.random.choice(SESSIONS_S),
+                handover_s=self.random.choice((0.5, 5.0)),
+            )
+            assert isinstance(subscription, GroupSubscription)
+            self.world.sharers[subscription] = self.who
+            try:
+                async with subscription:
+                    for _ in range(self.random.choice((5, 50, 1_000))):
+                        if self.world.emptied.is_set():
+                            break
+                        with trio.move_on_after(LOOK_S):
+                            await self._take(await anext(subscription), subscription)
+            except PlaitError as error:
+                self.reached(error)
+                await self.think()
+            finally:
+                del self.world.sharers[subscription]
+
+    async def _take(self, message: Received, subscription: GroupSubscription) -> None:
+        world, partition, offset = self.world, message.partition, message.offset
+        before = world.shared.get(partition, 0)
+        if offset > before:
+            world.events.break_promise(
+                f"{GROUP} is given {offset} of partition {partition}, and had nothing from {before} on"
+            )
+        place = partition, subscription.generation
+        holder = world.holders.setdefault(place, subscription.member)
+        if holder != subscription.member:
+            world.events.break_promise(
+                f"partition {partition} is read by {holder} and {subscription.member} in generation {place[1]}"
+            )
+        for other, who in world.sharers.items():
+            if other is not subscription and other.holds(partition):
+                world.events.break_promise(f"{self.who} reads partition {partition}, which {who} holds")
+        world.shared[partition] = max(before, offset + 1)
+        world.topic.seen(message.value, (partition, offset))
+        world.topic.given(GROUP, message.value)
+        world.events.reached("message given to a group")
+        if self.random.random() < 0.02 and not self.world.healed.is_set():
+            await trio.sleep(self.random.uniform(0, 1.5))
+
+
 class Consumer(Program):
     """Takes messages from the queue and does with them what consumers do."""
 
@@ -436,6 +496,7 @@ class Clerk(Program):
 def programs_of(machine: Machine, client: Client) -> list[Program]:
     """What runs on a machine: the first has the subscription, of the others each has its own mix."""
     kinds: list[type[Program]] = [Publisher, Consumer]
+    kinds += [Sharer]
     if machine.number == 1:
         kinds += [Subscriber, Looker]
     elif machine.number == 2:

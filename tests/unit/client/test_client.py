@@ -413,6 +413,21 @@ async def test_processed_messages_are_committed_now_and_then(
             assert peer.committed["billing", "events"] == {0: 2}
 
 
+async def test_what_was_committed_in_hand_is_not_taken_back_by_the_timer(
+    peer: Peer, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with connect(peer) as client:
+        topic = await client.topic("events")
+        await topic.publish_many([b"0", b"1", b"2"])
+        async with topic.subscribe("billing", auto_commit_s=1) as subscription:
+            async for message in subscription:
+                if message.offset == 1:
+                    await subscription.commit()
+                    await anyio.sleep(1.5)
+                    break
+            assert peer.committed["billing", "events"] == {0: 2}
+
+
 async def test_seek_goes_back(peer: Peer, autojump_clock: trio.testing.MockClock) -> None:
     async with connect(peer) as client:
         topic = await client.topic("events")

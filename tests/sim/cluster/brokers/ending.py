@@ -17,7 +17,7 @@ from plait.client.client import Client
 from plait.wire.errors import PlaitError
 from replication.machine import Role
 from replication.raft.core import RaftCore
-from tests.history.programs import SUBSCRIPTION
+from tests.history.programs import GROUP, SUBSCRIPTION
 from tests.sim.cluster.brokers.machines import ClientMachine
 
 if TYPE_CHECKING:
@@ -109,8 +109,9 @@ class Ending:
         world.queue.finish_queue()
         self._stage = "the subscription is not given everything"
         values = [value for records in content.values() for _, value in records]
-        given = world.topic.delivered.setdefault(SUBSCRIPTION, {})
-        await self._until(lambda: all(value in given for value in values))
+        for subscription in (SUBSCRIPTION, GROUP):
+            given = world.topic.delivered.setdefault(subscription, {})
+            await self._until(lambda given=given: all(value in given for value in values))  # type: ignore[misc]  # bound now
 
     async def _until(self, true: Callable[[], bool]) -> None:
         while not true():  # noqa: ASYNC110 - many things must have come true at once, and none of them tells

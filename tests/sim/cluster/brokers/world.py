@@ -18,6 +18,7 @@ from tests.sim.cluster.cluster import Cluster
 from tests.sim.cluster.plan import Plan
 
 if TYPE_CHECKING:
+    from plait.client.group import GroupSubscription
     from tests.sim.cluster.box import Box
 
 
@@ -31,6 +32,12 @@ class BrokerWorld(Cluster):
         self.leases = LeaseChecker(self.events.break_promise)
         self.processed: dict[int, int] = {}
         """By partition, the offset behind the last one that the subscription was given."""
+        self.shared: dict[int, int] = {}
+        """The same, of the subscription that is read by a group."""
+        self.sharers: dict[GroupSubscription, str] = {}
+        """Its members, and who they are."""
+        self.holders: dict[tuple[int, int], str] = {}
+        """By partition and generation, the member of that group that read it."""
         self.publishing: dict[str, None] = {}
         """Programs that publish."""
         self.emptied = trio.Event()
