@@ -29,7 +29,7 @@ from tests.chaos.boxes import Box
 from tests.chaos.events import Events
 from tests.chaos.fleet import Fleet
 from tests.chaos.load import Round
-from tests.history.programs import SUBSCRIPTION
+from tests.history.programs import GROUP, SUBSCRIPTION
 
 LIVE_S = 120.0
 """Within so long after everything was healed, all must have come right."""
@@ -99,12 +99,13 @@ class Judge:
             content[message.partition].append((message.offset, message.value))
         world.topic.finish(content)
         world.queue.finish_queue()
-        self._stage = "the subscription is not given everything"
-        given = world.topic.delivered.setdefault(SUBSCRIPTION, {})
         values = [value for records in content.values() for _, value in records]
-        while missing := [value for value in values if value not in given]:
-            self._told = f"({len(missing)} are missing, of them {missing[:3]})"
-            await trio.sleep(LOOK_S)
+        for subscription in (SUBSCRIPTION, GROUP):
+            self._stage = f"{subscription} is not given everything"
+            given = world.topic.delivered.setdefault(subscription, {})
+            while missing := [value for value in values if value not in given]:
+                self._told = f"({len(missing)} are missing, of them {missing[:3]})"
+                await trio.sleep(LOOK_S)
 
 
 async def remove(world: Round, addresses: Sequence[str], events: Events) -> None:

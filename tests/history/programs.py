@@ -73,6 +73,12 @@ class World(Protocol):
     """Of the queue of its name."""
     processed: dict[int, int]
     """By partition, the offset behind the last one that the subscription was given."""
+    shared: dict[int, int]
+    """The same of the group that shares a subscription."""
+    holders: dict[tuple[int, int], str]
+    """By partition and generation, the member of the group that reads it."""
+    sharers: dict[GroupSubscription, str]
+    """The members of the group, and whose they are."""
     healed: trio.Event
     """The faults are over: whoever publishes ends."""
     emptied: trio.Event
