@@ -50,7 +50,7 @@ from node.status import Status
 from node.watch import Watch
 from plait.wire.addresses import join_address
 from plait.wire.batch import BatchLimits
-from plait.wire.errors import BadRequest, Closed, StorageDamaged
+from plait.wire.errors import BadRequest, StorageDamaged, Unavailable
 from replication.actor import Actor, Host
 from replication.environment import Environment
 from replication.group import Group
@@ -146,7 +146,9 @@ class Node:
         """End in an orderly way: everyone who waits is answered, the log is sealed."""
         self.routes.stop()
         for partition in self.replicas.all_partitions():
-            partition.close(Closed("the broker is shutting down; nothing was done; connect again"))
+            partition.close(
+                Unavailable("this node is about to end; nothing was done; ask another one or connect again")
+            )
         await self.peers.close()
         await self.store.close()
 

@@ -12,6 +12,7 @@ from random import Random
 
 import trio
 
+from plait.client.client import Client
 from tests.chaos.boxes import Box, BoxFailed
 from tests.chaos.fleet import Fleet
 from tests.chaos.wires import Names, both
@@ -20,6 +21,8 @@ DOWN_S_MAX = 4.0
 """Longest time that a node is down or stopped."""
 FAULT_S_MAX = 5.0
 """Longest time that a wire or a disk is bad."""
+LOOK_S = 0.2
+"""Time between two looks whether a node is removed."""
 EARLY_S_MAX = 0.8
 """A node that is killed while it starts is killed within this time."""
 CLOCK_STEP_S_MAX = 7_200
@@ -290,6 +293,36 @@ async def lose(fleet: Fleet, random: Random) -> None:
         await fleet.bring_back(other)
 
 
+async def leave(fleet: Fleet, random: Random) -> None:
+    """The node that joined is removed by an operator; it, or another, is killed while its replicas move away."""
+    box = fleet.spare
+    if not box.in_fleet or box.busy:
+        raise NotNow
+    with taken(fleet, random) as (other,):
+        if other is box:
+            raise NotNow
+        box.busy = True
+        try:
+            await fleet.ask(lambda client: client.change_node(box.node_id, "leaving"))
+            await _pause(random, 1.0, 0.0)
+            victim = random.choice((box, other))
+            fleet.kill(victim)
+            await _pause(random, 1.0)
+            fleet.launch(victim)
+            while await fleet.ask(lambda client: _knows(client, box)):  # noqa: ASYNC110 - it is asked
+                await trio.sleep(LOOK_S)
+            fleet.events.note("removed", box)
+            await fleet.bring_back(other)
+            fleet.kill(box)
+            box.in_fleet = False
+        finally:
+            box.busy = False
+
+
+async def _knows(client: Client, box: Box) -> bool:
+    return any(node["node"] == box.node_id for node in (await client.cluster_status())["nodes"])
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of fault."""
@@ -315,7 +348,8 @@ KINDS = (
     Kind("slow disk", slow_disk, 5),
     Kind("clock step", clock_step, 5),
     Kind("kill while one joins", join, 4, alone=True),
-    Kind("lost, and kill", lose, 4, alone=True),
+    Kind("kill while one leaves", leave, 3, alone=True),
+    Kind("lost, and kill", lose, 2, alone=True),
     Kind("rolling restart", rolling_restart, 2, alone=True),
     Kind("kill in rolling restart", kill_in_rolling_restart, 3, alone=True),
     Kind("all at once", restart_all, 3, alone=True),

@@ -8,16 +8,24 @@ fleet ── box n1: plait serve, disk, clock ──┐
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 import trio
 
+import plait
+from plait.client.client import Client
+from plait.wire.errors import PlaitError
 from tests.chaos.boxes import Box, BoxFailed
 from tests.chaos.disks import Shelf
 from tests.chaos.events import Events
 from tests.chaos.wires import Wires
 
+T = TypeVar("T")
+ASK_S = 90.0
+"""What an operator asks for is done within this time."""
 GUARD_S = 0.2
 """Time between two looks whether a node has ended by itself."""
 DEAD_AFTER_S = 5
@@ -91,6 +99,20 @@ class Fleet:
             self.launch(box)
         await box.ready()
         self.events.note("ready", box)
+
+    async def ask(self, what: Callable[[Client], Awaitable[T]]) -> T:
+        """Ask a founder for something, until it is done. Raises BoxFailed when that takes too long."""
+        error: Exception | None = None
+        with trio.move_on_after(ASK_S):
+            while True:
+                try:
+                    async with plait.connect(self.addresses, name="operator") as client:
+                        return await what(client)
+                except PlaitError as refusal:
+                    error = refusal
+                    self.events.note("operator", refusal.code, refusal.message)
+                    await trio.sleep(GUARD_S)
+        raise BoxFailed(f"what an operator asks for is not done within {ASK_S:g} s: {error}")
 
     def close(self) -> None:
         """Kill all, and take away what they had."""

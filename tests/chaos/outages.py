@@ -66,6 +66,10 @@ class Outages:
         self.by_kind.setdefault(window.kind, []).append(window.longest_s)
         return window.longest_s
 
+    def forget(self, number: int) -> None:
+        """Nothing happened after all."""
+        del self._open[number]
+
     def served_since(self, since_s: float) -> bool:
         """Every partition was published to."""
         return all(last_s >= since_s for last_s in self.last_s.values())

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import shutil
@@ -62,8 +63,10 @@ class Chaos:
         kinds: Sequence[str] = (),
         quiet: bool = False,
         round_faults: int = ROUND_FAULTS,
+        minutes: float = math.inf,
     ) -> None:
-        """`kinds`: only these, in this order, one after the other; else at random."""
+        """`kinds`: only these, in this order, one after the other; else at random. After so many minutes no more
+        round is begun."""
         self._folder = folder
         self._faults = faults
         self._nodes = nodes
@@ -71,6 +74,7 @@ class Chaos:
         self._kinds = list(kinds)
         self._quiet = quiet
         self._round_faults = round_faults
+        self._minutes = minutes
         self._random = Random(seed)
         self._struck = 0
 
@@ -86,7 +90,9 @@ class Chaos:
                 await fleet.start(nursery)
                 events.say(f"{self._nodes} nodes are up")
                 while self._struck < self._faults:
-                    await self._round(last=self._struck + self._round_faults >= self._faults)
+                    await self._round()
+                    if events.now_s > self._minutes * 60:
+                        break
                 await replicas_are_equal(fleet)
                 nursery.cancel_scope.cancel()
         except* Exception as group:  # whatever it is: what was found until then is told
@@ -106,7 +112,7 @@ class Chaos:
             self.report.events.break_promise("the run takes too long")
         scope.cancel()
 
-    async def _round(self, *, last: bool) -> None:
+    async def _round(self) -> None:
         report, fleet, events = self.report, self._fleet, self.report.events
         report.rounds += 1
         world = Round(report.rounds, self._seed, events, self._succeeded)
@@ -124,7 +130,7 @@ class Chaos:
             await Judge(world, fleet.addresses, events).run()
             clients.cancel_scope.cancel()
         self._count(world)
-        if not last:
+        if self._struck < self._faults:
             await remove(world, fleet.addresses, events)
 
     def _count(self, world: Round) -> None:
@@ -182,6 +188,9 @@ class Chaos:
         before = self._struck
         window = outages.struck(name, trio.current_time())
         await strike()
+        if name != QUIET and self._struck == before:
+            outages.forget(window)
+            return
         events.note("healed", name)
         await self._served(trio.current_time(), name)
         seconds = outages.over(window, trio.current_time())
@@ -244,12 +253,17 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=3, help="that found the cluster; one more joins (default 3)")
     parser.add_argument("--seed", type=int, default=None, help="of the faults (default: a new one)")
     parser.add_argument("--kind", action="append", default=[], help="only this kind; may be given several times")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="begin no further round after so long (default: no limit)"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the folder with logs and events in any case")
     given = parser.parse_args()
     seed = random.randrange(1 << 32) if given.seed is None else given.seed
     folder = Path(tempfile.mkdtemp(prefix="plait-chaos-"))
     print(f"seed {seed}, {given.faults} faults, {given.nodes} nodes; logs and events: {folder}", flush=True)
-    chaos = Chaos(folder, faults=given.faults, nodes=given.nodes, seed=seed, kinds=given.kind)
+    chaos = Chaos(
+        folder, faults=given.faults, nodes=given.nodes, seed=seed, kinds=given.kind, minutes=given.minutes
+    )
     good = False
     try:
         report = trio.run(_run, chaos)

@@ -74,7 +74,8 @@ class Member:
         self._scope.cancel()
         await self._ended.wait()
         if self._environment is not None:
-            self._environment.disk.unlock(LOCK)
+            with suppress(KeyError):  # it was closed, and has given it back
+                self._environment.disk.unlock(LOCK)
 
 
 class Cluster:
