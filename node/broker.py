@@ -264,10 +264,33 @@ class Broker:
         client = f"dead-letters/{group}"
         return self._lanes.offer(topic.groups[number], f"{name}/{number}", batch, read_header(batch), client)
 
-    def fetch(self, name: str, partition: int, offset: int, max_bytes: int, wait_ms: int) -> Promise[Fetched]:
-        """Committed batches from `offset` on; waits up to `wait_ms` for the first."""
+    def leader_elsewhere(self, name: str, partition: int) -> tuple[int, str]:
+        """Another node that is known to lead a partition, and where clients reach it; else (0, "")."""
+        topic = self._metadata.catalogue.topic(name)
+        if topic is None or partition >= len(topic.groups) or self._replicas.leads(topic.groups[partition]):
+            return 0, ""
+        leader = self._routes.leaders.node(topic.groups[partition])
+        node = self._metadata.catalogue.node(leader) if leader not in (0, self.node_id) else None
+        return (leader, node.native) if node is not None and node.native else (0, "")
 
-        return self._certain(lambda: self._ask(name, partition, FetchFrom(offset, max_bytes, wait_ms), "topic"))
+    def fetch(
+        self, name: str, partition: int, offset: int, max_bytes: int, wait_ms: int, nearest: bool = False
+    ) -> Promise[Fetched]:
+        """Committed batches from `offset` on; waits up to `wait_ms` for the first.
+
+        `nearest`: as far as this node's own replica knows, where it has one and that has the offset.
+        """
+        question = FetchFrom(offset, max_bytes, wait_ms)
+        if nearest:
+            return self._certain(lambda: self._fetch_nearest(name, partition, question))
+        return self._certain(lambda: self._ask(name, partition, question, "topic"))
+
+    def _fetch_nearest(self, name: str, partition: int, question: FetchFrom) -> Promise[Fetched]:
+        try:
+            group = self._group_of(name, partition, "topic")
+        except PlaitError as error:
+            return rejected(error)
+        return self._routes.ask_nearest(group, question)
 
     def locate(self, name: str, partition: int, at: str | int) -> Promise[Located]:
         """The offset of "start", "end", or of the first record with at least that timestamp in ms."""
@@ -442,15 +465,17 @@ class Broker:
 
     def _ask(self, name: str, partition: int, question: Question[T], kind: str = "") -> Promise[T]:
         try:
-            topic = self._find(name, kind)
+            group = self._group_of(name, partition, kind)
         except PlaitError as error:
             return rejected(error)
+        return self._routes.ask(group, question)
+
+    def _group_of(self, name: str, partition: int, kind: str) -> int:
+        topic = self._find(name, kind)
         count = len(topic.groups)
         if not 0 <= partition < count:
-            return rejected(
-                NotFound(f"{name} has the partitions 0 to {count - 1}, not {partition}; nothing was done")
-            )
-        return self._routes.ask(topic.groups[partition], question)
+            raise NotFound(f"{name} has the partitions 0 to {count - 1}, not {partition}; nothing was done")
+        return topic.groups[partition]
 
     def _batch_limits(self, topic: Topic) -> BatchLimits:
         if topic.settings.max_record_bytes is None:

@@ -264,8 +264,11 @@ class Lane(Actor):
         """Nothing is under way any more: line everything up again."""
         self._turning_back = False
         known = self._lanes.leaders.leader(self._group)
+        elsewhere = (
+            self._target != self._lanes.node_id
+        )  # what is refused here, as while it is handed over, is news
         newer = known is not None and known.node_id == self._target and known.term > self._term
-        if newer and self._search is not None:
+        if elsewhere and newer and self._search is not None:
             self._search.retract(self._target)
         self._target = 0
         self._waiting = OrderedDict(sorted(self._waiting.items()))

@@ -5,8 +5,9 @@
 A turn handles all that waits: what it leads to is proposed together, batches first, then one entry with every
 command, so that the leases of new records commit in the same round as the records.
 
-A replica that follows applies, and points whoever asks to the leader. What is asked about the present (where the
-log ends, where something is) is answered when the group has confirmed that this replica still leads.
+A replica that follows applies, and points whoever asks to the leader; a fetch may do with what is applied here.
+What is asked about the present (where the log ends, where something is) is answered when the group has confirmed
+that this replica still leads.
 """
 
 from __future__ import annotations
@@ -162,6 +163,8 @@ class Partition(Actor):
         self._context = context
         self._term = 0
         self._led = False
+        self._follows = False
+        """It applies what a leader commits: whoever is content with that may read of it."""
         self._stamps = StampClock()
         self.state = PartitionState(topic.kind == "queue")
         self.admission = PartitionAdmission(
@@ -205,7 +208,7 @@ class Partition(Actor):
         """Act on everything that waits, and propose what it led to."""
         now_ns = self._context.clock.monotonic_ns()
         if self.failure is not None:
-            self._turn_away(messages, self.refusal())
+            self._turn_away(self._read_here(messages, now_ns), self.refusal())
             self._keep_house_as_follower(now_ns)
             return
         self.publishing.stamp_ms = self._stamp(now_ns)
@@ -298,6 +301,23 @@ class Partition(Actor):
                     raise
 
         self.confirmed().then(heard)
+
+    def _read_here(self, messages: list[Any], now_ns: int) -> list[Any]:
+        """Let those read of a replica that follows whom that is enough; the others' messages.
+
+        Not of one that hears of no leader: it may be cut off, and would stay behind for ever.
+        """
+        for request in self.readers.expired(now_ns):
+            self.readers.give_up(request)
+        if not self._follows or not self.group.leader_node:
+            return messages
+        others = []
+        for message in messages:
+            if isinstance(message, Fetch) and message.nearest:
+                self.readers.fetch(message, now_ns)
+            else:
+                others.append(message)
+        return others
 
     def _turn_away(self, messages: list[Any], error: PlaitError) -> None:
         for message in messages:
@@ -418,7 +438,10 @@ class Partition(Actor):
         self._tell(answers)
         if self.failure is None:
             self._after_apply(self.state.next_offset > before)
-        elif self._release_due and self.alarm_ns is None and not self.stopped:
+            return
+        if self.state.next_offset > before:
+            self.readers.wake()
+        if self._release_due and self.alarm_ns is None and not self.stopped:
             now_ns = self._context.clock.monotonic_ns()
             self.host.alarm(max(now_ns, self._release_ns), self, Alarm())
 
@@ -495,14 +518,17 @@ class Partition(Actor):
                 self._commands.append(([Command.TRIM, offset], _ignore))
 
     def _keep_house_as_follower(self, now_ns: int) -> None:
-        """The files of a replica that only follows must not pile up either."""
-        if self._release_due and not self.stopped:
-            if now_ns >= self._release_ns:
-                self._release_ns = now_ns + RELEASE_INTERVAL_MS * NS_PER_MS
-                self._release_due = False
-                self.group.release()
-            elif self.alarm_ns is None:
-                self.host.alarm(self._release_ns, self, Alarm())
+        """The files of a replica that only follows must not pile up either, and who reads of it is answered."""
+        if self.stopped:
+            return
+        if self._release_due and now_ns >= self._release_ns:
+            self._release_ns = now_ns + RELEASE_INTERVAL_MS * NS_PER_MS
+            self._release_due = False
+            self.group.release()
+        release_ns = self._release_ns if self._release_due else None
+        due_ns = [each for each in (release_ns, self.readers.next_deadline_ns) if each is not None]
+        if due_ns and (self.alarm_ns is None or min(due_ns) < self.alarm_ns):
+            self.host.alarm(min(due_ns), self, Alarm())
 
     def _set_alarm(self, now_ns: int) -> None:
         deadlines = [self.readers.next_deadline_ns, self.admission.next_deadline_ns(), self._house_ns()]
@@ -535,6 +561,7 @@ class Partition(Actor):
         assert not self._led, "a leader has everything: nobody sends it a snapshot"
         self.state.restore(state)
         self.consumers.rest()  # what was opened of the former state may not be what is kept now
+        self.readers.fail(NotLeader(f"{self.name} is behind here; nothing was read; ask its leader"))
         self._release_due = True
 
     def live_entries(self) -> Sequence[Range]:
@@ -549,11 +576,14 @@ class Partition(Actor):
             self.failure = self._why_not(change)
             self._end_term(self.refusal(), now_ns)
         self._term = change.term
+        self._follows = change.role is Role.FOLLOWER
         if change.role is Role.LEADER and change.ready:
             self.failure, self._led = None, True
             self._begin_term(now_ns)
         else:
             self.failure = self._why_not(change)
+        if change.role is Role.FENCED:
+            self.readers.fail(self.refusal())
         self._context.standing(self.group, self._led)
         if change.ready or change.role is Role.FENCED:
             self.settled.set()

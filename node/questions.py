@@ -94,13 +94,15 @@ class FetchFrom(Plain):
     offset: int
     max_bytes: int
     for_ms: int
+    nearest: bool = False
+    """A replica that only follows may answer; no question for another node."""
 
     @property
     def wait_ms(self) -> int:
         return self.for_ms
 
     def here(self, place: Place, group: int, promise: Promise[Fetched]) -> None:
-        post(place, group, Fetch(self.offset, self.max_bytes, self.for_ms, promise=promise), promise)
+        post(place, group, Fetch(self.offset, self.max_bytes, self.for_ms, self.nearest, promise), promise)
 
     def words(self) -> list[Any]:
         return [self.offset, self.max_bytes, self.for_ms]

@@ -1,6 +1,7 @@
 """Reading a topic's partition: fetches that wait for records, and offsets found by time.
 
 Only committed records are given out: an entry that is in the log but not on a majority's disks does not exist yet.
+A replica that follows gives out what it has applied, to those who say that this is enough.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class Fetch:
     offset: int
     max_bytes: int
     wait_ms: int
+    nearest: bool = False
+    """A replica that only follows may answer."""
     promise: Promise[Fetched] = field(default_factory=Promise)
 
 
@@ -170,6 +173,8 @@ class Readers:
             request.promise.resolve(self._fetched(request.offset, entries))
 
     async def _read(self, request: Fetch, max_bytes: int) -> None:
+        # what was not committed before the log was read may be another entry by the time that it is
+        committed = self._state.next_offset
         try:
             entries = await self._log.read_marks(request.offset, max_bytes)
         except PlaitError as error:
@@ -178,13 +183,13 @@ class Readers:
         if request.offset < self._state.start_offset:  # trimmed meanwhile: what came back may have a gap
             request.promise.reject(self._out_of_range(request.offset))
         else:
-            request.promise.resolve(self._fetched(request.offset, entries))
+            request.promise.resolve(self._fetched(request.offset, entries, committed))
 
-    def _fetched(self, offset: int, entries: Sequence[Entry]) -> Fetched:
+    def _fetched(self, offset: int, entries: Sequence[Entry], committed: int | None = None) -> Fetched:
         state = self._state
         batches: list[Buffer] = []
         for entry in entries:
-            if entry.mark + entry.span > state.next_offset:
+            if entry.mark + entry.span > (state.next_offset if committed is None else committed):
                 break  # proposed and not committed
             batches.append(batch_of(entry.payload))
             offset = entry.mark + entry.span

@@ -5,19 +5,24 @@
                                                                                v
                      answer <── whoever leads by now <── search: hint, leader, replicas in turn, rest, again
 
+    Routes.ask_nearest(group, question) ──> this node's replica, if it may answer ──> answer
+                                            else as above
+
 The first try costs no task; only what has to be looked for gets one, which ends with an answer or after SEARCH_MS.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from cluster.routing import SEARCH_MS, Rest, Search
 from node.door import CHANNEL
 from node.leaders import Leaders
-from node.questions import Place, Question
+from node.questions import FetchFrom, Place, Question, not_here
+from node.readers import Fetched
 from plait.wire.errors import NotFound, NotLeader, OutcomeUnknown, Overloaded, PlaitError, Unavailable
 from replication.actor import Promise
 from replication.environment import Clock, Tasks
@@ -33,14 +38,24 @@ NS_PER_MS = 1_000_000
 class Elsewhere(Promise[T]):
     """A promise whose first refusal that says nothing but "not here" is not the end."""
 
-    __slots__ = ("_otherwise",)
+    __slots__ = ("_nearest", "_otherwise")
 
-    def __init__(self, otherwise: Callable[[Elsewhere[T], PlaitError], None]) -> None:
+    def __init__(
+        self,
+        otherwise: Callable[[Elsewhere[T], PlaitError], None],
+        nearest: Callable[[Elsewhere[T]], None] | None = None,
+    ) -> None:
+        """`nearest`: whoever is asked before all others may refuse with anything; that is what is done then."""
         super().__init__()
         self._otherwise: Callable[[Elsewhere[T], PlaitError], None] | None = otherwise
+        self._nearest = nearest
 
     def reject(self, error: Exception) -> None:
         """Give an error as the answer, or look elsewhere."""
+        nearest, self._nearest = self._nearest, None
+        if nearest is not None and not self.done and isinstance(error, PlaitError):
+            nearest(self)
+            return
         otherwise, self._otherwise = self._otherwise, None
         if otherwise is not None and not self.done and passes(error):
             assert isinstance(error, PlaitError)
@@ -88,11 +103,25 @@ class Routes:
         """The answer of whoever leads the group; errors are those of the question, and NotLeader or Unavailable
         when nobody was found in time, OutcomeUnknown when no answer came."""
         promise: Elsewhere[T] = Elsewhere(partial(self._look, group, question))
+        self._ask_leader(group, question, promise)
+        return promise
+
+    def ask_nearest(self, group: int, question: FetchFrom) -> Promise[Fetched]:
+        """As `ask`, but this node's own replica answers as far as it can, also while it follows."""
+        promise: Elsewhere[Fetched] = Elsewhere(
+            partial(self._look, group, question), partial(self._ask_leader, group, question)
+        )
+        if self._leads(group):
+            promise.reject(not_here(group))
+        else:
+            replace(question, nearest=True).here(self._place, group, promise)
+        return promise
+
+    def _ask_leader(self, group: int, question: Question[T], promise: Elsewhere[T]) -> None:
         if self._leads(group):
             question.here(self._place, group, promise)
         else:
             self._send(self.leaders.node(group), group, question, promise)
-        return promise
 
     def _send(self, node: int, group: int, question: Question[T], promise: Promise[T]) -> None:
         if self._peers is None or node in (0, self.leaders.node_id):

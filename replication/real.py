@@ -9,6 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import trio
@@ -177,11 +178,46 @@ class RealTasks:
 
 
 def real_memory() -> Memory:
-    """From the kernel: resident bytes of this process, and of the whole machine."""
+    """From the kernel: resident bytes of this process, and of the machine, or of the container that it is in."""
     page_bytes = os.sysconf("SC_PAGE_SIZE")
     with open("/proc/self/statm", "rb") as status:
         resident_pages = int(status.read().split()[1])
-    return Memory(resident_pages * page_bytes, os.sysconf("SC_PHYS_PAGES") * page_bytes)
+    return Memory(resident_pages * page_bytes, _machine_bytes())
+
+
+@cache
+def _machine_bytes() -> int:
+    whole_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit_bytes = memory_limit_bytes("/proc/self/cgroup", "/sys/fs/cgroup")
+    return min(whole_bytes, limit_bytes) if limit_bytes else whole_bytes
+
+
+def memory_limit_bytes(own: str, tree: str) -> int:
+    """The tightest limit of the control groups (cgroups(7)) that this process is in; 0: none is known.
+
+    `own` lists them, as `number:controllers:path`; their files are in the `tree`, which in a container begins with
+    its own group. Version 2 has all controllers in one tree, version 1 a tree for each.
+    """
+    limits = []
+    for line in _text(own).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        folder = f"{tree}/{controllers}" if controllers else tree
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        parts = [part for part in path.split("/") if part]
+        for depth in range(len(parts) + 1):
+            found = _text("/".join([folder, *parts[:depth], name])).strip()
+            limits += [int(found)] if found.isdigit() else []  # "max": none
+    return min(limits, default=0)
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:  # it need not be there
+        return ""
 
 
 def real_environment(data_folder: str, nursery: trio.Nursery) -> Environment:

@@ -11,7 +11,7 @@ lane is that of the partition that was asked for; those that left the choice to 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plait.wire import Buffer, messages
 from plait.wire.errors import PlaitError
@@ -42,23 +42,24 @@ class _Waiting:
 class _Lane:
     """The publishes to one partition, in the order of the requests."""
 
-    __slots__ = ("_publishing", "waiting")
+    __slots__ = ("_name", "_publishing", "waiting")
 
-    def __init__(self, publishing: Publishing) -> None:
+    def __init__(self, publishing: Publishing, name: str) -> None:
         self._publishing = publishing
+        self._name = name
         self.waiting: deque[_Waiting] = deque()
 
     def done(self, _: Promise[Published]) -> None:
         """One of them has its answer: send those that nothing earlier holds back."""
         waiting = self.waiting
         while waiting and waiting[0].promise.done:
-            self._publishing.answer(waiting.popleft())
+            self._publishing.answer(waiting.popleft(), self._name)
 
 
 class Publishing:
     """What one connection has published and was not yet told about."""
 
-    __slots__ = ("_client", "_lanes", "_publish", "_session", "in_flight_bytes", "pending")
+    __slots__ = ("_client", "_lanes", "_publish", "_session", "in_flight_bytes", "pending", "tells_leaders")
 
     def __init__(self, session: Session, client: str) -> None:
         self._session = session
@@ -68,6 +69,8 @@ class Publishing:
         self.in_flight_bytes = 0
         """Bytes of the batches that are not answered."""
         self.pending = 0
+        self.tells_leaders = False
+        """The client has asked to be told who leads."""
 
     def publish(self, correlation: int, name: str, partition: int, batch: memoryview) -> None:
         """Hand a batch to the broker; `name` is the full one, the answer is given when its turn comes."""
@@ -88,8 +91,8 @@ class Publishing:
         lane.waiting.append(_Waiting(correlation, promise, size_bytes))
         promise.then(lane.done)
 
-    def answer(self, waiting: _Waiting) -> None:
-        """Tell the client what became of a publish. Called by its lane; raises nothing."""
+    def answer(self, waiting: _Waiting, name: str) -> None:
+        """Tell the client what became of a publish to `name`. Called by its lane; raises nothing."""
         self.in_flight_bytes -= waiting.size_bytes
         self.pending -= 1
         session = self._session
@@ -100,7 +103,7 @@ class Publishing:
             if promise.error is not None:
                 session.answer_error(waiting.correlation, promise.error)
             else:
-                session.outbox.append(self._ok(waiting.correlation, promise.result()))
+                session.outbox.append(self._ok(waiting.correlation, name, promise.result()))
             session.answered()
         except Exception as error:  # it runs in the broker's task, which a defect of ours must not end
             session.fail(error)
@@ -112,9 +115,12 @@ class Publishing:
                 waiting.promise.abandoned = True
         self._lanes.clear()
 
-    def _ok(self, correlation: int, published: Published) -> list[Buffer]:
+    def _ok(self, correlation: int, name: str, published: Published) -> list[Buffer]:
         if published.throttle_ms > 0:
             self._session.throttle(published.throttle_ms)
+        leader: tuple[Any, ...] = ()
+        if self.tells_leaders:
+            leader = self._session.broker.leader_elsewhere(name, published.partition)
         return messages.ok(
             correlation,
             published.partition,
@@ -122,10 +128,11 @@ class Publishing:
             published.timestamp_ms,
             published.throttle_ms,
             published.duplicate,
+            *leader,
         )
 
     def _open_lane(self, key: tuple[str, int]) -> _Lane:
         if len(self._lanes) >= LANES_KEPT:
             self._lanes = {key: lane for key, lane in self._lanes.items() if lane.waiting}
-        lane = self._lanes[key] = _Lane(self)
+        lane = self._lanes[key] = _Lane(self, key[0])
         return lane

@@ -31,11 +31,13 @@ def hello(session: Session, request: messages.Hello, _: memoryview) -> None:
             f"the client {request.min_version} to {request.max_version}; the connection ends"
         )
     session.establish(request.namespace)
+    session.publishing.tells_leaders = request.options.get(messages.OPTION_LEADERS) is True
     broker = session.broker
     limits = {
         "max_frame_bytes": session.max_frame_bytes,
         "max_record_bytes": broker.limits.max_record_bytes,
         "max_batch_bytes": broker.limits.max_batch_bytes,
+        "features": [messages.FEATURE_NEAREST],
     }
     session.outbox.append(
         messages.welcome(
@@ -138,6 +140,7 @@ def fetch(session: Session, request: messages.Fetch, _: memoryview) -> None:
         request.offset,
         most,
         min(request.wait_ms, limits.fetch_wait_ms_max),
+        request.nearest,
     )
     session.counters.fetches += 1
     room = session.broker.limits.max_batch_bytes

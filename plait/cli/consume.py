@@ -10,12 +10,12 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import trio
 from cyclopts import Parameter
 
-from plait import Client, Consumer, Queue, Received, Subscription
+from plait import Client, Consumer, Queue, Reader, Received, Subscription
 from plait.cli.lines import json_of
 from plait.cli.options import Options
 from plait.cli.session import usage, with_client
@@ -41,6 +41,7 @@ def consume(
     group: Annotated[bool, Parameter(negative="")] = False,
     partition: int | None = None,
     no_ack: Annotated[bool, Parameter(negative="")] = False,
+    nearest: Annotated[bool, Parameter(negative="")] = False,
     options: Options = Options(),  # noqa: B008 - frozen
 ) -> int:
     """Print the messages of a queue or topic, one on each line; stop when there is none left.
@@ -65,28 +66,27 @@ def consume(
         Of a topic: only this partition.
     no_ack
         Look without taking: the messages of a queue go back, a subscription stays where it was.
+    nearest
+        Of a topic: what the broker that is asked has itself, if it has a replica, however far behind the leader.
     """
     try:
-        position = _position(from_)
+        how: dict[str, Any] = {"from_": _position(from_) or "beginning", "nearest": nearest}
         _check(max_, subscription, partition, group)
     except ValueError as error:
         return usage(str(error))
 
     async def work(client: Client) -> None:
         printer = Printer(max_, options.json)
-        found = await client.describe(target)
-        if found.kind == "queue":
+        if (await client.describe(target)).kind == "queue":
             queue = await client.queue(target, create=False)
             await _from_queue(queue, printer, endless=follow or max_ is not None, ack=not no_ack)
             return
         topic = await client.topic(target, create=False)
         to_end = not follow and max_ is None
         if subscription is None:
-            async with topic.read(partition=partition, from_=position or "beginning", to_end=to_end) as all_of_it:
-                await printer.print_all(all_of_it)
+            await _from_topic(topic.read(partition=partition, to_end=to_end, **how), printer)
         else:
-            begin, every_s = position or "beginning", None if no_ack else AUTO_COMMIT_S
-            reader = topic.subscribe(subscription, from_=begin, auto_commit_s=every_s, group=group)
+            reader = topic.subscribe(subscription, auto_commit_s=_every_s(no_ack), group=group, **how)
             await _from_subscription(reader, printer, to_end=to_end and not group)
 
     return with_client(options, work)
@@ -153,12 +153,21 @@ async def _is_drained(queue: Queue, consumer: Consumer) -> bool:
     return backlog.records <= backlog.leased
 
 
+async def _from_topic(reader: Reader, printer: Printer) -> None:
+    async with reader:
+        await printer.print_all(reader)
+
+
 async def _from_subscription(reader: Subscription, printer: Printer, to_end: bool) -> None:
     async with reader:
         if to_end:
             await _up_to_now(reader, printer)
         else:
             await printer.print_all(reader)
+
+
+def _every_s(no_ack: bool) -> float | None:
+    return None if no_ack else AUTO_COMMIT_S
 
 
 async def _up_to_now(reader: Subscription, printer: Printer) -> None:

@@ -14,6 +14,7 @@ from plait.client.address import parse_addresses
 from plait.client.connection import Connection, closed_error
 from plait.client.consumer import PREFETCH_RECORDS, Attachment, Consumer
 from plait.client.group import HANDOVER_S, SESSION_S, GroupSubscription, PartitionsHook
+from plait.client.leaders import Leaders
 from plait.client.messages import Headers, Message, Received, header_pairs
 from plait.client.outbox import (
     BATCH_BYTES,
@@ -99,6 +100,7 @@ class Client:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._leaders = Leaders(connection)
         self._outboxes: dict[str, Outbox] = {}
 
     @property
@@ -218,7 +220,7 @@ class Client:
         outbox = self._outboxes.get(name)
         if outbox is None or outbox.partitions != partitions:
             options = OutboxOptions(deadline_s=self._connection.deadline_s)
-            outbox = self._outboxes[name] = Outbox(self._connection, name, partitions, options)
+            outbox = self._outboxes[name] = Outbox(self._connection, self._leaders, name, partitions, options)
         return outbox
 
 
@@ -321,7 +323,8 @@ class _Named:
             idempotent=idempotent,
             deadline_s=self._connection.deadline_s if deadline_s is None else deadline_s,
         )
-        return Producer(Outbox(self._connection, self.name, self.partitions, options))
+        leaders = self._client._leaders
+        return Producer(Outbox(self._connection, leaders, self.name, self.partitions, options))
 
     async def describe(self) -> Description:
         """What the broker knows of it now."""
@@ -372,6 +375,7 @@ class Topic(_Named):
         from_: Position | dict[int, Position] = "beginning",
         partitions: Sequence[int] | None = None,
         auto_commit_s: float | None = AUTO_COMMIT_S,
+        nearest: bool = False,
         group: bool = False,
         session_s: float = SESSION_S,
         handover_s: float = HANDOVER_S,
@@ -380,6 +384,7 @@ class Topic(_Named):
     ) -> Subscription:
         """The subscription of that name: messages from where it was last committed, else from `from_`.
 
+        `nearest`: see `Reader`.
         `group`: share the partitions with all others that read this subscription so, see `GroupSubscription`; the
         parameters behind it are for that. `session_s`: a member that the broker has not heard of for so long is
         taken for dead. `handover_s`: how long a partition that goes to another member waits for the message in
@@ -402,9 +407,10 @@ class Topic(_Named):
                 handover_s,
                 on_assigned,
                 on_revoked,
+                nearest,
             )
         chosen = list(range(self.partitions)) if partitions is None else list(partitions)
-        return Subscription(self._connection, self.name, name, chosen, from_, auto_commit_s)
+        return Subscription(self._connection, self.name, name, chosen, from_, auto_commit_s, nearest)
 
     def read(
         self,
@@ -412,13 +418,15 @@ class Topic(_Named):
         partition: int | None = None,
         from_: Position | dict[int, Position] = "beginning",
         to_end: bool = False,
+        nearest: bool = False,
     ) -> Reader:
         """Messages without a subscription, for replay: of one partition or all, from an offset, time or end.
 
-        With `to_end` the iteration ends at what is the end now; otherwise it waits for what comes.
+        With `to_end` the iteration ends at what is the end now; otherwise it waits for what comes. `nearest`: see
+        `Reader`.
         """
         chosen = list(range(self.partitions)) if partition is None else [partition]
-        return Reader(self._connection, self.name, chosen, from_, to_end)
+        return Reader(self._connection, self.name, chosen, from_, to_end, nearest)
 
     async def subscriptions(self) -> Sequence[dict[str, Any]]:
         """The subscriptions of the topic, with their lag, as the broker describes them."""

@@ -118,7 +118,7 @@ class Connection:
         self.welcome: Welcome | None = None
         """What the broker of the last connection said of itself."""
         self._route = Route(addresses, outside.random)
-        self._namespace = namespace
+        self.namespace = namespace
         self._core: ConnectionCore[Callback] | None = None
         self._leaving = anyio.Event()
         self._answered = anyio.Event()
@@ -143,6 +143,11 @@ class Connection:
     def ready(self) -> bool:
         """Whether something new should be begun now: the connection is not about to be left for another broker."""
         return self._core is not None and not self._leaving.is_set()
+
+    @property
+    def in_haste(self) -> bool:
+        """A broker that does not answer is given up soon: there is another one to go to."""
+        return self._route.has_choice
 
     @property
     def down_too_long(self) -> PlaitError | None:
@@ -248,12 +253,10 @@ class Connection:
     async def _attempt(self, address: Address) -> None:
         """One connection from beginning to end."""
         stream: Stream | None = None
-        core: ConnectionCore[Callback] = ConnectionCore(self.name, self._namespace)
+        core: ConnectionCore[Callback] = ConnectionCore(self.name, self.namespace)
         try:
             try:
-                with anyio.fail_after(
-                    CONNECT_ATTEMPT_OF_SEVERAL_S if self._route.has_choice else CONNECT_ATTEMPT_S
-                ):
+                with anyio.fail_after(CONNECT_ATTEMPT_OF_SEVERAL_S if self.in_haste else CONNECT_ATTEMPT_S):
                     stream = await self.outside.connect(*address)
                     await self._shake_hands(stream, core)
             except (OSError, TimeoutError, anyio.BrokenResourceError, anyio.EndOfStream, PlaitError) as error:
@@ -273,6 +276,14 @@ class Connection:
             for event in core.feed(await stream.receive(RECEIVE_BYTES_MAX)):
                 if isinstance(event, Ended):
                     raise event.error
+        try:
+            self._check(core.welcome)  # before anybody sees it
+        except PlaitError:
+            core.welcome = None
+            raise
+
+    def _check(self, welcome: Welcome) -> None:
+        """Whether this broker is one to speak to. Raises PlaitError."""
 
     async def _live(self, stream: Stream, core: ConnectionCore[Callback]) -> None:
         try:
@@ -346,8 +357,7 @@ class Connection:
         scope.cancel()
 
     async def _watch(self, core: ConnectionCore[Callback], scope: anyio.CancelScope) -> None:
-        several = self._route.has_choice
-        quiet_s, dead_s = (QUIET_OF_SEVERAL_S, DEAD_OF_SEVERAL_S) if several else (QUIET_S, DEAD_S)
+        quiet_s, dead_s = (QUIET_OF_SEVERAL_S, DEAD_OF_SEVERAL_S) if self.in_haste else (QUIET_S, DEAD_S)
         while True:
             heard_s = self._heard_s
             await anyio.sleep(max(0.0, heard_s + quiet_s - anyio.current_time()))

@@ -18,6 +18,7 @@ from plait.wire.frames import FrameReader, encode_frame
 from plait.wire.messages import (
     FETCH,
     HEARTBEAT,
+    OPTION_LEADERS,
     VERSION_MAX,
     VERSION_MIN,
     ConsumerGone,
@@ -68,7 +69,7 @@ class ConnectionCore(Generic[T]):
         self._pending: dict[int, T] = {}
         self._fetches: dict[int, None] = {}  # those of `_pending` that are FETCHes
         self._correlation = 1
-        self._send(Hello(1, client=name, namespace=namespace), ())
+        self._send(Hello(1, client=name, namespace=namespace, options={OPTION_LEADERS: True}), ())
 
     @property
     def pending(self) -> int:

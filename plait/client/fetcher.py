@@ -18,7 +18,7 @@ from plait.client.messages import Received
 from plait.wire.batch import Record, iterate, read_header, split
 from plait.wire.errors import OffsetOutOfRange, PlaitError
 from plait.wire.header import LENGTH_END
-from plait.wire.messages import Fetch, Fetched, Ok, read_result
+from plait.wire.messages import FEATURE_NEAREST, Fetch, Fetched, Ok, read_result
 
 FETCH_BYTES = 1024 * 1024
 """Bytes asked for in one FETCH."""
@@ -64,6 +64,10 @@ class Chunk:
 
 class ChunkReader(Protocol):
     """Whom a fetcher reads for."""
+
+    @property
+    def nearest(self) -> bool:
+        """Any replica may answer."""
 
     def chunk_came(self, fetcher: Fetcher) -> None:
         """There is a chunk to take, or `error` or `done` has changed."""
@@ -120,9 +124,15 @@ class Fetcher:
             self._asked += 1
             asked = self._asked
             self._connection.post(
-                Fetch(0, self._name, self.partition, self.position, FETCH_BYTES, FETCH_WAIT_MS),
+                Fetch(0, self._name, self.partition, self.position, FETCH_BYTES, FETCH_WAIT_MS, self._nearest),
                 lambda reply: self._answered(reply, asked),
             )
+
+    @property
+    def _nearest(self) -> bool:
+        """Whether any replica may answer: if that is wanted, and the broker knows what it means."""
+        welcome = self._connection.welcome
+        return self._reader.nearest and welcome is not None and welcome.has(FEATURE_NEAREST)
 
     def take(self) -> Chunk | None:
         """The next chunk, in order, or None."""

@@ -60,8 +60,9 @@ class GroupSubscription(Subscription):
         handover_s: float,
         on_assigned: PartitionsHook | None,
         on_revoked: PartitionsHook | None,
+        nearest: bool,
     ) -> None:
-        super().__init__(connection, topic, name, (), from_, auto_commit_s)
+        super().__init__(connection, topic, name, (), from_, auto_commit_s, nearest)
         self._session_s = session_s
         self._handover_s = handover_s
         self._on_assigned = on_assigned
@@ -104,7 +105,7 @@ class GroupSubscription(Subscription):
             if self._closed:
                 raise closed_error()
             connection = self._connection
-            fetching = self._fetching = Fetching(connection, endless=True)
+            fetching = self._fetching = Fetching(connection, self._nearest, endless=True)
             weakref.finalize(self, connection.orphaned, fetching.close).atexit = False
             membership = Membership(connection, self._name, self.name, self._session_s)
             self._membership = membership
@@ -276,11 +277,11 @@ class GroupSubscription(Subscription):
         if self._membership is not None:
             self._closed = True
             self._fetching_closed()
-            await self._membership.leave()
             for positions in (self._next, self._committed):
                 positions.clear()  # there is nothing that it could commit any more
             self._active.clear()
             self._chunk = self._given = None
+            await self._membership.leave()
         await super()._end()
 
     def _fetching_closed(self) -> None:

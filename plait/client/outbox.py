@@ -5,6 +5,9 @@
 
 While a lane has its full number of batches under way, what comes joins its open batch: the busier, the larger
 the batches, without anybody's settings.
+
+A lane publishes by way of the client's own node, or straight to the node that leads (leaders.py). It changes over
+only when nothing is under way, so that no batch overtakes another.
 """
 
 from __future__ import annotations
@@ -18,10 +21,11 @@ import anyio
 
 from plait.client.answers import Answer
 from plait.client.connection import Connection, Reply, closed_error
+from plait.client.leaders import Leaders
 from plait.client.sequencer import Batch, Outcome, Sequencer
 from plait.wire import Buffer
 from plait.wire.batch import HEADER_BYTES, BatchBuilder, encode_batch
-from plait.wire.errors import NotFound, PlaitError, RecordTooLarge
+from plait.wire.errors import NotFound, NotLeader, PlaitError, RecordTooLarge
 from plait.wire.messages import NewProducer, Ok, ProducerMade, Publish, Published, read_result
 from plait.wire.partitioning import partition_for_key
 
@@ -116,10 +120,14 @@ class OpenBatch:
 class Lane:
     """One partition's open batch and its batches on their way."""
 
-    __slots__ = ("due", "identity", "open", "partition", "sequencer", "timer_s")
+    __slots__ = ("due", "goal", "identity", "open", "partition", "sequencer", "timer_s", "via")
 
-    def __init__(self, partition: int, idempotent: bool) -> None:
+    def __init__(self, partition: int, idempotent: bool, via: Connection) -> None:
         self.partition = partition
+        self.via = via
+        """What is under way was sent on this connection."""
+        self.goal = via
+        """What comes is to be sent on this one."""
         self.open: OpenBatch | None = None
         self.due = False
         """The open batch goes as soon as there is room for it."""
@@ -132,7 +140,9 @@ class Lane:
 class Outbox:
     """All lanes of one producer. `add` is synchronous; whoever must wait, waits for answers or for `space`."""
 
-    def __init__(self, connection: Connection, name: str, partitions: int, options: OutboxOptions) -> None:
+    def __init__(
+        self, connection: Connection, leaders: Leaders, name: str, partitions: int, options: OutboxOptions
+    ) -> None:
         self.name = name
         self.partitions = partitions
         self.options = options
@@ -143,6 +153,9 @@ class Outbox:
         self.closed = False
         self.on_unwatched: Callable[[PlaitError], None] | None = None
         self._connection = connection
+        self._leaders = leaders
+        self._others: dict[Connection, None] = {}
+        """Connections to leaders that tell this outbox when they go down."""
         self._lanes: dict[int, Lane] = {}
         self._turn = 0
         self._owners: dict[Batch, OpenBatch] = {}
@@ -227,7 +240,9 @@ class Outbox:
         if not self.closed:
             self.closed = True
             self.sticky = None
-            self._connection.listeners.pop(self, None)
+            for connection in (self._connection, *self._others):
+                connection.listeners.pop(self, None)
+            self._others.clear()
             for batch in self.unanswered():
                 batch.answer.reject(closed_error())
             self._make_space()
@@ -240,8 +255,11 @@ class Outbox:
 
     def went_down(self) -> None:
         """The callbacks of what was under way have run already; the rest waits for the next connection."""
+        self._others = {other: None for other in self._others if other.up}
         for lane in self._lanes.values():
-            self._settle(lane.sequencer.lost())
+            if not lane.via.up:
+                self._settle(lane.sequencer.lost())
+                lane.via = lane.goal = self._connection
             self._pump(lane)
 
     # batches out
@@ -270,7 +288,7 @@ class Outbox:
             self._connection.timers.call_at(when_s, lambda: self._timer(lane, when_s))
 
     def _send(self, lane: Lane, now_s: float) -> None:
-        if not self._connection.ready or self.closed:
+        if self.closed or not self._change_over(lane):
             return
         for batch in lane.sequencer.take(now_s):
             self._post(lane, batch)
@@ -278,25 +296,50 @@ class Outbox:
             for batch in lane.sequencer.take(now_s):
                 self._post(lane, batch)
 
+    def _change_over(self, lane: Lane) -> bool:
+        """Whether something may be sent now; before that, go over to another connection if it is time to."""
+        if not lane.goal.ready:
+            lane.goal = self._connection
+        if lane.goal is not lane.via and lane.sequencer.idle:
+            lane.via = lane.goal
+        return lane.via is lane.goal and lane.via.ready
+
     def _timer(self, lane: Lane, when_s: float) -> None:
         if lane.timer_s == when_s:  # an earlier one has not taken its place
             lane.timer_s = None
             self._pump(lane)
 
     def _post(self, lane: Lane, batch: Batch) -> None:
-        self._connection.post(
-            Publish(0, self.name, lane.partition), lambda reply: self._answered(lane, batch, reply), (batch.data,)
+        via = lane.via
+        via.post(
+            Publish(0, self.name, lane.partition),
+            lambda reply: self._answered(lane, batch, via, reply),
+            (batch.data,),
         )
 
-    def _answered(self, lane: Lane, batch: Batch, reply: Reply) -> None:
-        if not self._connection.up:
+    def _answered(self, lane: Lane, batch: Batch, via: Connection, reply: Reply) -> None:
+        if not via.up:
             return  # `went_down` takes care of all that was under way at once
         now_s = anyio.current_time()
         if isinstance(reply, Ok):
-            self._settle(lane.sequencer.answered(batch, read_result(Published, reply), now_s))
+            stored = read_result(Published, reply)
+            self._settle(lane.sequencer.answered(batch, stored, now_s))
+            self._aim(lane, stored)
         else:
             self._settle(lane.sequencer.refused(batch, reply, now_s))
+            if isinstance(reply, NotLeader) and via is not self._connection:
+                self._leaders.refused(via)
+                lane.goal = self._connection
         self._pump(lane)
+
+    def _aim(self, lane: Lane, stored: Published) -> None:
+        """See from an answer where the lane should publish from now on."""
+        if not stored.leader:  # it was led where it was asked, or nobody knows better
+            lane.goal = lane.via
+            return
+        lane.goal = self._leaders.to(stored.leader, stored.address) or self._connection
+        if lane.goal is not self._connection and lane.goal not in self._others:
+            self._others[lane.goal] = lane.goal.listeners[self] = None
 
     def _identify(self, lane: Lane) -> bool:
         """Give the lane a producer id that is new to it; if there is none, ask the broker for one."""
@@ -304,7 +347,7 @@ class Outbox:
             lane.identity = self._identity
             lane.sequencer.identify(*self._identity)
             return True
-        if not self._asking_identity:
+        if not self._asking_identity and self._connection.ready:
             self._asking_identity = True
             self._connection.post(NewProducer(0), self._identity_came)
         return False
@@ -347,7 +390,7 @@ class Outbox:
                 raise NotFound(
                     f"{self.name!r} has partitions 0 to {self.partitions - 1}, no {partition}; nothing was stored."
                 )
-            lane = self._lanes[partition] = Lane(partition, self.options.idempotent)
+            lane = self._lanes[partition] = Lane(partition, self.options.idempotent, self._connection)
         return lane
 
     def _open_batch(self, lane: Lane) -> OpenBatch:

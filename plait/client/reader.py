@@ -29,9 +29,10 @@ class Fetching:
     `async for`) stops its fetchers.
     """
 
-    def __init__(self, connection: Connection, *, endless: bool = False) -> None:
-        """`endless`: without fetchers, there may be some later."""
+    def __init__(self, connection: Connection, nearest: bool, *, endless: bool = False) -> None:
+        """`nearest`: any replica may answer. `endless`: without fetchers, there may be some later."""
         self.connection = connection
+        self.nearest = nearest
         self.error: Exception | None = None
         """Why nothing more will come."""
         self._endless = endless
@@ -117,6 +118,9 @@ class Reader:
     Messages of one partition come in their order; between partitions there is none. With `to_end` it stops at what
     was the end when reading began. Records that retention removed while reading was slower than writing are
     skipped and counted in `skipped_records`. Close it early with `async with` or by just dropping it.
+
+    With `nearest` the node that the client is connected to gives what its own replica has, if it has one: that may
+    come a little later than from the leader, and is never anything that the leader does not have.
     """
 
     def __init__(
@@ -126,12 +130,14 @@ class Reader:
         partitions: Sequence[int],
         from_: Position | dict[int, Position],
         to_end: bool,
+        nearest: bool = False,
     ) -> None:
         self._connection = connection
         self._name = name
         self._partitions = partitions
         self._from = from_
         self._to_end = to_end
+        self._nearest = nearest
         self._fetching: Fetching | None = None
         self._current: Iterator[Received] = iter(())
         self._portions: Iterator[Iterator[Received]] = iter(())
@@ -150,7 +156,7 @@ class Reader:
         if self._closed:
             raise closed_error()
         positions = await self._positions()
-        fetching = self._fetching = Fetching(self._connection)
+        fetching = self._fetching = Fetching(self._connection, self._nearest)
         weakref.finalize(self, self._connection.orphaned, fetching.close).atexit = False
         for partition, offset in positions.items():
             stop_at = self._stop_at.get(partition)

@@ -109,6 +109,11 @@ class Sequencer:
         return not self._waiting and not self._refused and len(self._under_way) < BATCHES_UNDER_WAY_MAX
 
     @property
+    def idle(self) -> bool:
+        """Whether nothing is under way: what comes next may go another way."""
+        return not self._under_way
+
+    @property
     def needs_identity(self) -> bool:
         """Whether nothing goes on before `identify` is called."""
         return (

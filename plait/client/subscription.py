@@ -41,8 +41,9 @@ class Subscription(Reader):
         partitions: Sequence[int],
         from_: Position | dict[int, Position],
         auto_commit_s: float | None,
+        nearest: bool,
     ) -> None:
-        super().__init__(connection, topic, partitions, from_, to_end=False)
+        super().__init__(connection, topic, partitions, from_, to_end=False, nearest=nearest)
         self.name = name
         self._auto_commit_s = auto_commit_s
         self._next: dict[int, int] = {}

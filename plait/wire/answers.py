@@ -57,7 +57,12 @@ class Welcome:
     node_id: int
     incarnation: int
     limits: dict[str, Any]
-    """max_frame_bytes, max_record_bytes, max_batch_bytes."""
+    """max_frame_bytes, max_record_bytes, max_batch_bytes; and `features`: what else the broker understands."""
+
+    def has(self, feature: str) -> bool:
+        """Whether the broker names a feature."""
+        features = self.limits.get("features")
+        return isinstance(features, list) and feature in features
 
 
 @dataclass(slots=True)
@@ -294,6 +299,10 @@ class Published:
     """How long the client should wait with its next publish."""
     duplicate: bool
     """The batch had been stored before; the offset is that of then."""
+    leader: int = 0
+    """The node that leads the partition, if it is another one than was asked, and the client wants to know."""
+    address: str = ""
+    """Where clients reach it."""
 
 
 @dataclass(slots=True)
@@ -346,7 +355,18 @@ _RESULTS: dict[type[Any], Layout[Any]] = {
         layout("the description", Described, mapping(I31_MAX)),
         layout("the list", Listed, maps),
         layout("the answer to PRODUCER", ProducerMade, _OFFSET, integer(0, I31_MAX)),
-        layout("the answer to PUBLISH", Published, _PARTITION, _OFFSET, integer(-1, I63_MAX), _MS, boolean),
+        layout(
+            "the answer to PUBLISH",
+            Published,
+            _PARTITION,
+            _OFFSET,
+            integer(-1, I63_MAX),
+            _MS,
+            boolean,
+            _OFFSET,
+            text(),
+            optional=2,
+        ),
         layout("the answer to FETCH", Fetched, _OFFSET, _OFFSET, _OFFSET),
         layout("the answer to LOCATE", Located, _OFFSET, _OFFSET, _OFFSET),
         layout("the answer to COMMITTED", Positions, tuples("partition offset", I31_MAX)),

@@ -157,16 +157,18 @@ class Layout(Generic[T]):
     """How people call it."""
     kind: type[T]
     checks: tuple[tuple[str, Check], ...]
+    optional: int = 0
+    """So many fields at the end may be missing: later versions of the code have added them, with defaults."""
 
     def read(self, values: Sequence[Any]) -> T:
         """The object. Raises BadRequest naming the field."""
-        if len(values) != len(self.checks):
+        if not len(self.checks) - self.optional <= len(values) <= len(self.checks):
             names = ", ".join(name for name, _ in self.checks)
             raise BadRequest(
                 f"{self.word} has {len(self.checks)} fields ({names}), not {len(values)}; nothing was done"
             )
         checked = []
-        for (name, check), value in zip(self.checks, values, strict=True):
+        for (name, check), value in zip(self.checks, values, strict=not self.optional):
             try:
                 checked.append(check(value))
             except ValueError as error:
@@ -174,7 +176,7 @@ class Layout(Generic[T]):
         return self.kind(*checked)
 
 
-def layout(word: str, kind: type[T], *checks: Check) -> Layout[T]:
+def layout(word: str, kind: type[T], *checks: Check, optional: int = 0) -> Layout[T]:
     """A layout whose fields have the names of the dataclass's fields, in order."""
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # kind is a dataclass
-    return Layout(word, kind, tuple(zip(names, checks, strict=True)))
+    return Layout(word, kind, tuple(zip(names, checks, strict=True)), optional)

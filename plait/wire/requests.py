@@ -14,6 +14,7 @@ from plait.wire.fields import (
     U8_MAX,
     U32_MAX,
     Layout,
+    boolean,
     choice,
     integer,
     layout,
@@ -56,6 +57,11 @@ VERSION_MIN = 1
 VERSION_MAX = 1
 """Newest protocol version that this code speaks."""
 
+OPTION_LEADERS = "leaders"
+"""Option of HELLO: true, if answers to PUBLISH may say who leads."""
+FEATURE_NEAREST = "nearest"
+"""In a WELCOME's `features`: the broker knows FETCH's `nearest`."""
+
 SETTLE_RANGES_MAX = 2000
 """Ranges in one SETTLE: they fit into a head whatever their numbers are."""
 POSITIONS_MAX = 3000
@@ -88,6 +94,7 @@ class Hello(Request):
     namespace: str = ""
     """"" for none."""
     options: dict[str, Any] = field(default_factory=dict)
+    """OPTION_LEADERS. What a broker does not know, it leaves aside."""
 
 
 @dataclass(slots=True)
@@ -187,6 +194,14 @@ class Fetch(Request):
     offset: int
     max_bytes: int
     wait_ms: int
+    nearest: bool = False
+    """Whatever replica the broker itself has may answer. Only for brokers that name FEATURE_NEAREST; left out
+    when false, so that others understand the rest."""
+
+    def head(self) -> list[Any]:
+        """The head to send."""
+        head = Request.head(self)
+        return head if self.nearest else head[:-1]
 
 
 @dataclass(slots=True)
@@ -345,7 +360,18 @@ _LAYOUTS: tuple[Layout[Any], ...] = (
     layout("NODE", ChangeNode, _CORRELATION, integer(1, I31_MAX), choice("active", "draining", "leaving")),
     layout("PRODUCER", NewProducer, _CORRELATION),
     layout("PUBLISH", Publish, _CORRELATION, _NAME, integer(-1, I31_MAX)),
-    layout("FETCH", Fetch, _CORRELATION, _NAME, _PARTITION, integer(0, I63_MAX), integer(0, I31_MAX), _MS),
+    layout(
+        "FETCH",
+        Fetch,
+        _CORRELATION,
+        _NAME,
+        _PARTITION,
+        integer(0, I63_MAX),
+        integer(0, I31_MAX),
+        _MS,
+        boolean,
+        optional=1,
+    ),
     layout("LOCATE", Locate, _CORRELATION, _NAME, _PARTITION, place),
     layout("COMMIT", Commit, _CORRELATION, _NAME, _NAME, tuples("partition offset", POSITIONS_MAX)),
     layout("COMMITTED", Committed, _CORRELATION, _NAME, _NAME),

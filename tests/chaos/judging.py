@@ -99,12 +99,12 @@ class Judge:
             content[message.partition].append((message.offset, message.value))
         world.topic.finish(content)
         world.queue.finish_queue()
+        self._stage = "the subscription is not given everything"
         values = [value for records in content.values() for _, value in records]
         for subscription in (SUBSCRIPTION, GROUP):
-            self._stage = f"{subscription} is not given everything"
             given = world.topic.delivered.setdefault(subscription, {})
             while missing := [value for value in values if value not in given]:
-                self._told = f"({len(missing)} are missing, of them {missing[:3]})"
+                self._told = f"({len(missing)} are missing from {subscription}, of them {missing[:3]})"
                 await trio.sleep(LOOK_S)
 
 

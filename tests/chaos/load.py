@@ -16,12 +16,12 @@ import trio
 
 import plait
 from plait.client.client import Client, Queue, Topic
-from plait.client.group import GroupSubscription
 from plait.client.producer import Producer
 from plait.wire.errors import PlaitError
 from tests.chaos.events import Events
 from tests.history.book import Book
 from tests.history.programs import Consumer, Program, Streamer, programs_of
+from tests.history.sharing import Sharing
 
 CLIENTS = 3
 """With a mix of programs each."""
@@ -117,9 +117,7 @@ class Round:
         self.topic = Book(f"events-{number}", events.break_promise)
         self.queue = Book(f"jobs-{number}", events.break_promise)
         self.processed: dict[int, int] = {}
-        self.shared: dict[int, int] = {}
-        self.holders: dict[tuple[int, int], str] = {}
-        self.sharers: dict[GroupSubscription, str] = {}
+        self.sharing = Sharing(events.break_promise)
         self.healed = trio.Event()
         self.emptied = trio.Event()
         self.publishing: dict[str, None] = {}

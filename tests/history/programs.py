@@ -20,6 +20,7 @@ from plait.wire.errors import LeaseLost, NotFound, PlaitError
 if TYPE_CHECKING:
     from plait.client.producer import Producer
     from tests.history.book import Book
+    from tests.history.sharing import Sharing
 
 SUBSCRIPTION = "billing"
 GROUP = "shared"
@@ -73,12 +74,8 @@ class World(Protocol):
     """Of the queue of its name."""
     processed: dict[int, int]
     """By partition, the offset behind the last one that the subscription was given."""
-    shared: dict[int, int]
-    """The same of the group that shares a subscription."""
-    holders: dict[tuple[int, int], str]
-    """By partition and generation, the member of the group that reads it."""
-    sharers: dict[GroupSubscription, str]
-    """The members of the group, and whose they are."""
+    sharing: Sharing
+    """What is known of the readers of GROUP."""
     healed: trio.Event
     """The faults are over: whoever publishes ends."""
     emptied: trio.Event
@@ -354,7 +351,7 @@ class Sharer(Program):
                 handover_s=self.random.choice((0.5, 5.0)),
             )
             assert isinstance(subscription, GroupSubscription)
-            self.world.sharers[subscription] = self.who
+            self.world.sharing.begin(subscription, self.who)
             try:
                 async with subscription:
                     for _ in range(self.random.choice((5, 50, 1_000))):
@@ -366,25 +363,11 @@ class Sharer(Program):
                 self.reached(error)
                 await self.think()
             finally:
-                del self.world.sharers[subscription]
+                self.world.sharing.end(subscription)
 
     async def _take(self, message: Received, subscription: GroupSubscription) -> None:
         world, partition, offset = self.world, message.partition, message.offset
-        before = world.shared.get(partition, 0)
-        if offset > before:
-            world.events.break_promise(
-                f"{GROUP} is given {offset} of partition {partition}, and had nothing from {before} on"
-            )
-        place = partition, subscription.generation
-        holder = world.holders.setdefault(place, subscription.member)
-        if holder != subscription.member:
-            world.events.break_promise(
-                f"partition {partition} is read by {holder} and {subscription.member} in generation {place[1]}"
-            )
-        for other, who in world.sharers.items():
-            if other is not subscription and other.holds(partition):
-                world.events.break_promise(f"{self.who} reads partition {partition}, which {who} holds")
-        world.shared[partition] = max(before, offset + 1)
+        world.sharing.given(subscription, partition, offset)
         world.topic.seen(message.value, (partition, offset))
         world.topic.given(GROUP, message.value)
         world.events.reached("message given to a group")
@@ -501,8 +484,7 @@ class Clerk(Program):
 
 def programs_of(machine: Machine, client: Client) -> list[Program]:
     """What runs on a machine: the first has the subscription, of the others each has its own mix."""
-    kinds: list[type[Program]] = [Publisher, Consumer]
-    kinds += [Sharer]
+    kinds: list[type[Program]] = [Publisher, Consumer, Sharer]
     if machine.number == 1:
         kinds += [Subscriber, Looker]
     elif machine.number == 2:

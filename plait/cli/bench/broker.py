@@ -35,6 +35,9 @@ class BrokerProcess:
     ) -> None:
         self.folder = folder
         self.address = ""
+        self.http = ""
+        """Where its pages are; empty: it has none."""
+        self.node_id = 0
         self.flags = list(flags)
         self.variables = dict(variables or {})
         self._port = port
@@ -71,7 +74,8 @@ class BrokerProcess:
                 raise BrokerFailed(f"the broker did not start; it said:\n{self.said()}")
             time.sleep(POLL_S)
         seconds = time.perf_counter() - self._begun
-        self.address = json.loads(self._ready_file.read_bytes())["native"]
+        facts = json.loads(self._ready_file.read_bytes())
+        self.address, self.http, self.node_id = facts["native"], facts["http"], facts["node_id"]
         self._port = int(self.address.rpartition(":")[2])
         return seconds
 

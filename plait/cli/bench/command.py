@@ -13,9 +13,8 @@ from cyclopts import App, Parameter
 
 from plait.cli import exits
 from plait.cli.bench.broker import BrokerFailed
-from plait.cli.bench.figures import Figure, as_json, show
+from plait.cli.bench.figures import Figure, give
 from plait.cli.bench.suite import LoadFailed, Suite
-from plait.cli.output import print_json
 from plait.cli.session import usage
 
 Part = Literal["stream", "queue", "sync", "start", "backlog"]
@@ -23,6 +22,7 @@ NEED_OWN_BROKER = ("start", "backlog")
 
 app = App(name="bench", help="Measure a broker on this machine.")
 app.command("plait.cli.bench.raft:raft", name="raft", help="Measure replication: three nodes against one.")
+app.command("plait.cli.bench.cluster:cluster", name="cluster", help="Measure a cluster of three brokers.")
 
 
 @app.default
@@ -81,8 +81,7 @@ def bench(
     finally:
         suite.kill()
         shutil.rmtree(folder, ignore_errors=True)
-        if figures:
-            _print(figures, json)
+        give(figures, json)
     return exits.DONE
 
 
@@ -95,10 +94,3 @@ def _measured(suite: Suite, part: Part, backlog: int) -> Iterator[Figure]:
         "backlog": partial(suite.backlog, backlog),
     }
     return measures[part]()
-
-
-def _print(figures: list[Figure], json: bool) -> None:
-    if json:
-        print_json(as_json(figures))
-    else:
-        show(figures)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from plait.cli.output import print_table
+from plait.cli.output import print_json, print_table
 
 COLUMNS = ("what", "target", "measured", "unit", "ratio", "reached")
 
@@ -57,6 +57,14 @@ def show(figures: Sequence[Figure]) -> None:
     for figure in figures:
         if figure.note:
             print(f"  {figure.what}: {figure.note}")
+
+
+def give(figures: Sequence[Figure], json: bool) -> None:
+    """Print them, if there are any."""
+    if figures and json:
+        print_json(as_json(figures))
+    elif figures:
+        show(figures)
 
 
 def as_json(figures: Sequence[Figure]) -> dict[str, Any]:

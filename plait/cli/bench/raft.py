@@ -11,9 +11,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from plait.cli import exits
-from plait.cli.bench.figures import Figure, as_json, show
+from plait.cli.bench.figures import Figure, give
+from plait.cli.bench.parts import chosen
 from plait.cli.bench.raft_plan import PARTS
-from plait.cli.output import print_json
 from plait.cli.session import usage
 
 
@@ -60,7 +60,7 @@ def raft(
     json
         JSON for programs.
     """
-    parts = _parts(only)
+    parts = chosen(only, PARTS)
     if isinstance(parts, str):
         return usage(parts)
     if min(rounds, batches, singles, groups, idle_s, start_groups, kills) <= 0:
@@ -76,23 +76,7 @@ def raft(
         return _measure(RaftSuite(folder, sizes, profile), parts, figures)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        _show(figures, json)
-
-
-def _parts(only: list[str] | None) -> list[str] | str:
-    """What is to be measured, or what is wrong with what was asked for."""
-    parts = [part for given in only or [",".join(PARTS)] for part in given.split(",") if part]
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown or not parts:
-        return f"--only: {', '.join(unknown) or 'nothing'} cannot be measured; choose of {', '.join(PARTS)}"
-    return parts
-
-
-def _show(figures: list[Figure], as_data: bool) -> None:
-    if figures and as_data:
-        print_json(as_json(figures))
-    elif figures:
-        show(figures)
+        give(figures, json)
 
 
 def _measure(suite: object, parts: list[str], figures: list[Figure]) -> int:

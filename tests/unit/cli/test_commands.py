@@ -22,6 +22,7 @@ COMMANDS = (
     ["publish"],
     ["consume"],
     ["bench"],
+    ["bench", "cluster"],
 )
 NOBODY = "127.0.0.1:1"
 """An address where nothing listens."""

@@ -83,6 +83,9 @@ class Peer:
         self.requests: list[Request] = []
         self.script: Callable[[Request], Verdict] = lambda _: "carry out"
         self.unreachable = False
+        self.forwards_to: Peer | None = None
+        """It has publishes carried out by that one, and says so to whoever wants to know."""
+        self.cluster_id = "cluster"
         self.committed: dict[tuple[str, str], dict[int, int]] = {}
         self._producers = 0
         self._known: dict[tuple[str, int, int], deque[tuple[int, int, int]]] = {}
@@ -136,7 +139,7 @@ class Peer:
         c = request.correlation
         if isinstance(request, Hello):
             return welcome(
-                c, 1, "cluster", self.node_id, 1, {"max_frame_bytes": 1 << 24, "max_record_bytes": 1 << 20}
+                c, 1, self.cluster_id, self.node_id, 1, {"max_frame_bytes": 1 << 24, "max_record_bytes": 1 << 20}
             )
         if isinstance(request, Create):
             partitions = request.settings.get("partitions", 1)
@@ -151,7 +154,9 @@ class Peer:
             self._producers += 1
             return ok(c, self._producers, 0)
         if isinstance(request, Publish):
-            return ok(c, *self.publish(request, bytearray(payload)))
+            stored = self.publish(request, bytearray(payload))
+            leader = self.forwards_to
+            return ok(c, *stored, *((leader.node_id, f"node{leader.node_id}:4150") if leader is not None else ()))
         if isinstance(request, Fetch):
             return self.fetch(stream, request)
         if isinstance(request, Locate):

@@ -73,6 +73,7 @@ REQUESTS = [
     (NewProducer(7), "82 14 07"),
     (Publish(8, "q", -1), "84 15 08 6171 20"),
     (Fetch(9, "t", 0, 1 << 32, 65536, 500), "87 16 09 6174 00 1b0000000100000000 1a00010000 1901f4"),
+    (Fetch(9, "t", 0, 1, 2, 3, nearest=True), "88 16 09 6174 00 01 02 03 f5"),
     (Locate(10, "t", 1, "start"), "85 17 0a 6174 01 657374617274"),
     (Locate(10, "t", 1, 1700), "85 17 0a 6174 01 1906a4"),
     (Commit(11, "s", "t", [(0, 5), (1, 6)]), "85 1818 0b 6173 6174 82 820005 820106"),
@@ -242,6 +243,7 @@ FIELDS = [
         Fetch(1, "t", 0, 0, 0, 0),
         {"name": TEXT, "partition": PARTITION, "offset": OFFSET, "max_bytes": MS, "wait_ms": MS},
     ),
+    (Fetch(1, "t", 0, 0, 0, 0, nearest=True), {"nearest": [(True, True), (False, True), (1, False)]}),
     (Locate(1, "t", 0, 0), {"name": TEXT, "partition": PARTITION, "at": AT}),
     (Commit(1, "s", "t", []), {"subscription": TEXT, "name": TEXT, "positions": POSITIONS}),
     (Committed(1, "s", "t"), {"subscription": TEXT, "name": TEXT}),
@@ -306,7 +308,9 @@ def test_each_field_is_held_to_its_type_and_range(request_, field, value, passes
 
 @pytest.mark.parametrize("request_", [each for each, _ in REQUESTS])
 def test_a_field_too_few_or_too_many_is_refused(request_):
-    for head in (request_.head()[:-1], [*request_.head(), 0]):
+    optional = messages.REQUESTS[request_.KIND].optional
+    fields = len(messages.REQUESTS[request_.KIND].checks)
+    for head in (request_.head()[: fields - optional], [*request_.head(), *[0] * (1 + optional)]):
         with pytest.raises(errors.BadRequest, match=r"fields? \(correlation"):
             parse_request(head)
 
@@ -346,6 +350,7 @@ def test_full_lists_fit_into_a_head_whatever_their_numbers():
         (Listed([{"name": "q"}, {"name": "r"}]), [[{"name": "q"}, {"name": "r"}]]),
         (ProducerMade(5, 0), [5, 0]),
         (Published(0, 17, 1700, 0, True), [0, 17, 1700, 0, True]),
+        (Published(0, 17, 1700, 0, True, 3, "host:1"), [0, 17, 1700, 0, True, 3, "host:1"]),
         (Fetched(0, 9, 5), [0, 9, 5]),
         (Located(3, 0, 9), [3, 0, 9]),
         (Positions([(0, 5)]), [[[0, 5]]]),

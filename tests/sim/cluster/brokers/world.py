@@ -8,6 +8,7 @@ import trio
 
 from cluster.placement import REPLICAS_DEFAULT
 from tests.history.book import Book
+from tests.history.sharing import Sharing
 from tests.sim.cluster.brokers.ending import Ending
 from tests.sim.cluster.brokers.leases import LeaseChecker
 from tests.sim.cluster.brokers.life import BrokerBox, BrokerLife
@@ -18,7 +19,6 @@ from tests.sim.cluster.cluster import Cluster
 from tests.sim.cluster.plan import Plan
 
 if TYPE_CHECKING:
-    from plait.client.group import GroupSubscription
     from tests.sim.cluster.box import Box
 
 
@@ -32,12 +32,7 @@ class BrokerWorld(Cluster):
         self.leases = LeaseChecker(self.events.break_promise)
         self.processed: dict[int, int] = {}
         """By partition, the offset behind the last one that the subscription was given."""
-        self.shared: dict[int, int] = {}
-        """The same, of the subscription that is read by a group."""
-        self.sharers: dict[GroupSubscription, str] = {}
-        """Its members, and who they are."""
-        self.holders: dict[tuple[int, int], str] = {}
-        """By partition and generation, the member of that group that read it."""
+        self.sharing = Sharing(self.events.break_promise)
         self.publishing: dict[str, None] = {}
         """Programs that publish."""
         self.emptied = trio.Event()

@@ -38,6 +38,7 @@ def test_hello_is_answered_with_who_the_broker_is_and_what_it_takes() -> None:
                 "max_frame_bytes": talk.session.max_frame_bytes,
                 "max_record_bytes": talk.broker.limits.max_record_bytes,
                 "max_batch_bytes": talk.broker.limits.max_batch_bytes,
+                "features": [messages.FEATURE_NEAREST],
             },
         )
     ]
@@ -252,13 +253,13 @@ def test_a_fetch_gives_batches_as_the_payload() -> None:
         Ok(2, [0, 3, 3], memoryview(one + two)),
         Ok(3, [2, 0, 3], memoryview(b"")),
     ]
-    assert talk.broker.calls("fetch")[0].arguments == ("t", 0, 0, 1000, 50)
+    assert talk.broker.calls("fetch")[0].arguments == ("t", 0, 0, 1000, 50, False)
 
 
 def test_what_a_fetch_may_ask_for_is_bounded() -> None:
     talk = Talk(fetch_bytes_max=5000, fetch_wait_ms_max=100)
     talk.say(messages.Fetch(2, "t", 0, 0, 1 << 30, 1 << 30))
-    assert talk.broker.calls("fetch")[0].arguments == ("t", 0, 0, 5000, 100)
+    assert talk.broker.calls("fetch")[0].arguments == ("t", 0, 0, 5000, 100, False)
 
 
 def test_batches_that_do_not_fit_into_a_frame_are_left_for_the_next_fetch() -> None:
