@@ -61,7 +61,7 @@ class Groups:
         self._store = store
         self._settings = settings
         self._peers = peers
-        self._snapshots = Transfers(environment, peers, self._log_in_use, _group_of)
+        self.snapshots = Transfers(environment, peers, self._log_in_use, _group_of)
         self._in_use: dict[int, int] = {}  # by group, the log of the replica that is open
         self._replicas: dict[int, dict[int, None]] = {}  # by group, those that have a log here
         for group, replica in self.known():
@@ -104,7 +104,7 @@ class Groups:
             environment.tasks,
             environment.random,
             self._peers,
-            self._snapshots,
+            self.snapshots,
             self._settings,
             self.standings.changed,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node import producers, publishing
+from node import lanes, producers, publishing
 from replication import group, replica_log
 from replication.storage import wal
 from tests.sim.raft.mutants.mutant import Layer, Mutant, edit
@@ -70,14 +70,11 @@ MUTANTS = (
     Mutant(
         "publish of unknown outcome called refused",
         (74,),
-        "A broker that loses its leadership says that what was under way was not done.",
+        "A broker that finds nobody else to ask says of what may be stored that it is not.",
         (
             edit(
-                publishing.unknown,
-                (
-                    "    return OutcomeUnknown(\n",
-                    "    from plait.wire.errors import NotLeader\n    return NotLeader(\n",
-                ),
+                lanes.Lane._came_back,
+                ("parcel.doubtful |= error.unknown", "pass"),
             ),
         ),
         Layer.BROKERS,
