@@ -168,13 +168,12 @@ class Readers:
         max_bytes = min(request.max_bytes, FETCH_BYTES_MAX)
         entries = self._log.cached_marks(request.offset, max_bytes)
         if entries is None:
-            self._tasks.spawn(f"{self._name}/read", self._read, request, max_bytes)
+            # what is not committed yet may be another entry by the time that it is
+            self._tasks.spawn(f"{self._name}/read", self._read, request, max_bytes, self._state.next_offset)
         else:
             request.promise.resolve(self._fetched(request.offset, entries))
 
-    async def _read(self, request: Fetch, max_bytes: int) -> None:
-        # what was not committed before the log was read may be another entry by the time that it is
-        committed = self._state.next_offset
+    async def _read(self, request: Fetch, max_bytes: int, committed: int) -> None:
         try:
             entries = await self._log.read_marks(request.offset, max_bytes)
         except PlaitError as error:

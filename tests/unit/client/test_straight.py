@@ -165,3 +165,29 @@ async def test_order_survives_leaders_that_come_and_go_under_a_stream(
             await anyio.sleep(0.001)
     assert cluster.values == numbers(0, 2_000)
     assert all(count > 50 for count in cluster.published()[1:])
+
+
+async def test_nothing_goes_the_new_way_while_something_is_under_way_on_the_old_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cluster = Forwarding()
+    async with topic_of(cluster) as topic:
+        await publish(topic, numbers(0, 20))
+        cluster.lead_at(1)
+        producer = topic.producer(linger_ms=1, idempotent=False)  # which a gap does not hold up
+        await producer.send(b"20")
+        await producer.flush()
+        cluster.lead_at(2)
+        before = cluster.published()
+        held = iter(["ignore"])
+        cluster.peers[0].script = lambda request: (
+            next(held, "carry out") if isinstance(request, Publish) else "carry out"
+        )
+        for value in numbers(21, 24):
+            await producer.send(value)
+            await anyio.sleep(0.1)
+        assert cluster.published() == [before[0] + 2, *before[1:]], "21 has no answer, that to 22 says where to go"
+        cluster.peers[0].break_all()
+        with pytest.raises(plait.OutcomeUnknown):
+            await producer.aclose()
+    assert cluster.values == [*numbers(0, 21), b"22", b"23"]

@@ -121,3 +121,15 @@ async def test_what_comes_after_the_time_was_over_is_given_after_all(nursery: tr
     state.apply(log.entries[-1])
     readers.give_up(request)
     assert (await request.promise.wait()).next_offset == 7
+
+
+async def test_what_was_not_committed_when_the_log_was_read_is_not_given_though_it_is_by_then(
+    nursery: trio.Nursery,
+) -> None:
+    readers, state, log = readers_of(nursery)
+    log.entries.append(batch_entry(4, 6, b"of a leader that was"))
+    request = Fetch(4, 1 << 20, 0)
+    readers.fetch(request, 0)
+    state.apply(batch_entry(4, 6, b"of the next leader"))
+    fetched = await request.promise.wait()
+    assert (fetched.next_offset, len(fetched.batches)) == (6, 1)

@@ -57,7 +57,6 @@ FIRST_SEEDS: dict[str, int] = {
     "no snapshot offered": 4,
     "failed write taken for a good one": 4,
     "cut entries stay in the queue for the state machine": 16,
-    "publish of unknown outcome called refused": 14,
     "repetitions not recognized": 6,
     "producers not in the snapshot": 2,
 }

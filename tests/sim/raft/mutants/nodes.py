@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node import lanes, producers, publishing
+from node import producers, publishing
 from replication import group, replica_log
 from replication.storage import wal
 from tests.sim.raft.mutants.mutant import Layer, Mutant, edit
@@ -66,18 +66,6 @@ MUTANTS = (
             ),
         ),
         Layer.NODES,
-    ),
-    Mutant(
-        "publish of unknown outcome called refused",
-        (74,),
-        "A broker that finds nobody else to ask says of what may be stored that it is not.",
-        (
-            edit(
-                lanes.Lane._came_back,
-                ("parcel.doubtful |= error.unknown", "pass"),
-            ),
-        ),
-        Layer.BROKERS,
     ),
     Mutant(
         "repetitions not recognized",

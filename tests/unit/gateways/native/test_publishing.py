@@ -33,6 +33,16 @@ def test_a_publish_is_handed_on_and_answered_with_its_place() -> None:
     assert talk.counters.publish_bytes == len(sent)
 
 
+def test_who_leads_is_told_to_those_who_want_to_know() -> None:
+    talk = Talk(hello=False)
+    talk.broker.answers = {"publish": Published(2, 17, 1_000, 0, True)}
+    talk.broker.leader_elsewhere = lambda name, partition: (3, f"{name}-{partition}:4150")  # type: ignore[attr-defined]
+    talk.say(messages.Hello(1, options={messages.OPTION_LEADERS: True}))
+    (told,) = talk.say(messages.Publish(2, "orders", -1), payload=batch(b"a"))
+    assert isinstance(told, Ok)
+    assert told.fields == [2, 17, 1_000, 0, True, 3, "orders-2:4150"]
+
+
 def test_answers_of_one_partition_keep_the_order_of_the_requests() -> None:
     talk = Talk()
     for correlation in (2, 3, 4):
