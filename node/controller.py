@@ -2,7 +2,7 @@
 
     nodes come, go, are silent ──> decisions (cluster/balance.py) ──> Reassign, Declare, RemoveNode
                                    some groups a turn                   │
-    nodes come, go, are silent ──> decisions (cluster/balance.py) ──> Reassign, Declare, RemoveNode
+                                                                        └> groups' leaders go there (moving.py)
 
 It keeps nothing that matters: whoever leads the catalogue next looks at everything anew.
 """
