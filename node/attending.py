@@ -262,7 +262,7 @@ class Attendance:
         replicas: Replicas,
         is_deleted: Callable[[int], bool],
         departed: Callable[[int, list[str]], None],
-        peers: Peers | None,
+        peers: Peers,
         tasks: Tasks,
         clock: Clock,
     ) -> None:
@@ -277,8 +277,7 @@ class Attendance:
         self._peers = peers
         self._sessions: dict[int, _Session] = {}  # by node
         self._numbers = 0
-        if peers is not None:
-            peers.serve(DELIVERIES, self._serve)
+        peers.serve(DELIVERIES, self._serve)
 
     @property
     def stopped(self) -> bool:
@@ -295,7 +294,6 @@ class Attendance:
 
     def session_with(self, node: int) -> _Session:
         """The session that is open, or a new one."""
-        assert self._peers is not None, "there are other nodes"
         session = self._sessions.get(node)
         if session is None or session.over:
             self._numbers += 1

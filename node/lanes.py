@@ -20,7 +20,7 @@ from typing import Any
 from cluster.routing import SEARCH_MS, Ask, Rest, Search
 from node.door import CHANNEL, CLIENT_GONE, END_STREAM, PUBLISH, client_of
 from node.leaders import Leaders
-from node.origins import NO_ORIGIN, ORIGIN_WINDOW
+from node.origins import ORIGIN_WINDOW
 from node.partition import ClientGone
 from node.publishing import PUBLISH_WAIT_MS, Publish, Published
 from node.questions import post
@@ -146,7 +146,7 @@ class Lane(Actor):
             partition = self._lanes.replicas.partition_of(self._group)
             if partition is not None:
                 partition.post(ClientGone(client), always=True)
-        elif self._lanes.peers is not None:
+        else:
             head = [CLIENT_GONE, self._group, self._lanes.owner(client)]
             self._lanes.peers.ask(self._target, CHANNEL, head, timeout_ms=CLIENT_GONE_MS)
 
@@ -178,8 +178,6 @@ class Lane(Actor):
             self._send(parcel)
 
     def _has_room(self, parcel: Parcel) -> bool:
-        if not self._lanes.incarnation:
-            return True
         if parcel.number - next(iter(self._parcels)) >= ORIGIN_WINDOW:
             return False
         here = self._target == self._lanes.node_id
@@ -196,11 +194,9 @@ class Lane(Actor):
         lanes, incarnation = self._lanes, self._lanes.incarnation
         attempt.then(partial(self._answered, parcel))
         if self._target == lanes.node_id:
-            origin = (incarnation, parcel.number) if incarnation else NO_ORIGIN
-            publish = Publish(parcel.batch, parcel.header, parcel.client, origin, attempt)
+            publish = Publish(parcel.batch, parcel.header, parcel.client, (incarnation, parcel.number), attempt)
             post(lanes.replicas, self._group, publish, attempt)
             return
-        assert lanes.peers is not None, "there are no other nodes"
         if self._under_way == 1:  # a stream lasts no longer than something is under way
             self._stream, self._place = self._stream + 1, 0
         place, self._place = self._place, self._place + 1
@@ -219,7 +215,7 @@ class Lane(Actor):
             self._search = None
             self._end(parcel)
             parcel.promise.resolve(attempt.result())
-        elif not passes(error) or (isinstance(error, OutcomeUnknown) and not self._lanes.incarnation):
+        elif not passes(error):
             self._search = None
             self._end(parcel)
             parcel.promise.reject(error)
@@ -255,7 +251,7 @@ class Lane(Actor):
 
     def _end_stream(self) -> None:
         """What is under way still may wait there for one that never arrives: it is to come back as well."""
-        if self._under_way and self._target != self._lanes.node_id and self._lanes.peers is not None:
+        if self._under_way and self._target != self._lanes.node_id:
             head = [END_STREAM, self._group, self._lanes.incarnation, self._stream + 1]
             self._lanes.peers.ask(self._target, CHANNEL, head, timeout_ms=CLIENT_GONE_MS)
             self._stream += 1
@@ -334,10 +330,10 @@ class Lanes:
         leaders: Leaders,
         replicas: Replicas,
         is_deleted: Callable[[int], bool],
-        peers: Peers | None,
+        peers: Peers,
         incarnation: int,
     ) -> None:
-        """`incarnation`: see node/origins.py; 0 on a node that is alone, where nothing is sent twice."""
+        """`incarnation`: see node/origins.py."""
         self.host = host
         self.leaders = leaders
         self.replicas = replicas

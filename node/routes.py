@@ -82,7 +82,7 @@ class Routes:
         place: Place,
         leads: Callable[[int], bool],
         is_deleted: Callable[[int], bool],
-        peers: Peers | None,
+        peers: Peers,
         tasks: Tasks,
         clock: Clock,
     ) -> None:
@@ -124,7 +124,7 @@ class Routes:
             self._send(self.leaders.node(group), group, question, promise)
 
     def _send(self, node: int, group: int, question: Question[T], promise: Promise[T]) -> None:
-        if self._peers is None or node in (0, self.leaders.node_id):
+        if node in (0, self.leaders.node_id):
             promise.reject(nobody(group))
             return
         timeout_ms = ANSWER_MS + question.wait_ms
