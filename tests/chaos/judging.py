@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -120,8 +120,23 @@ async def remove(world: Round, addresses: Sequence[str], events: Events) -> None
 
 async def replicas_are_equal(fleet: Fleet) -> None:
     """End all nodes, open them here, and compare what their replicas hold."""
-    events = fleet.events
+    with _logging_only_what_is_critical():
+        await _compare(fleet)
+
+
+@contextmanager
+def _logging_only_what_is_critical() -> Iterator[None]:
+    """The nodes that run in this process write no log into the report; other tests' loggers are as before."""
+    before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+async def _compare(fleet: Fleet) -> None:
+    events = fleet.events
     boxes = fleet.members
     for box in boxes:
         box.in_fleet = False
