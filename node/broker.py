@@ -49,7 +49,7 @@ from plait.wire.errors import (
     WrongKind,
 )
 from replication.actor import Promise, rejected
-from replication.environment import Buffer, Clock, Tasks
+from replication.environment import Buffer, Tasks
 
 T = TypeVar("T")
 PREFETCH_RECORDS_MAX = 100_000
@@ -161,7 +161,6 @@ class Broker:
         attendance: Attendance,
         limits: BatchLimits,
         tasks: Tasks,
-        clock: Clock,
     ) -> None:
         self.limits = limits
         self.cluster_id = metadata.cluster_id
@@ -174,7 +173,6 @@ class Broker:
         self._attendance = attendance
         self._router = Router(metadata.node_id)
         self._tasks = tasks
-        self._clock = clock
         self._consumer_number = 0
         self.groups = ConsumerGroups(metadata, routes, self._soon)
         """Consumer groups."""
@@ -376,13 +374,13 @@ class Broker:
         topic = await self._metadata.create(kind, name, settings, self.limits.max_record_bytes)
         if self._metadata.catalogue.topic_by_id(topic.topic_id) is None:
             raise NotFound(f"{name} was deleted at the same time; it is not there: create it again")
-        await self._replicas.opened(topic, self._clock)
+        await self._replicas.opened(topic)
         return describe_topic(topic, self._figures(topic))
 
     async def _resize(self, name: str, partitions: int, replicas: int) -> dict[str, Any]:
         self._find(name)
         topic = await self._metadata.resize(name, partitions, replicas)
-        await self._replicas.opened(topic, self._clock)
+        await self._replicas.opened(topic)
         return describe_topic(topic, self._figures(topic))
 
     async def _change_node(self, node_id: int, state: str) -> None:

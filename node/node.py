@@ -375,7 +375,7 @@ class Node:
         Door(peers, replicas)
         Hosting(self.host, peers, replicas)
         limits = self._settings.limits
-        return Broker(metadata, replicas, routes, lanes, attendance, limits, environment.tasks, environment.clock)
+        return Broker(metadata, replicas, routes, lanes, attendance, limits, environment.tasks)
 
     def _context(self) -> PartitionContext:
         environment = self._environment

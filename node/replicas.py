@@ -33,15 +33,12 @@ from node.groups import FOUNDER, Groups, founding_members
 from node.partition import NodeStarted, Partition, PartitionContext
 from node.traffic import Traffic
 from plait.wire.errors import NotFound, NotLeader, Unavailable
-from replication.environment import Clock
 from replication.group import Group
 
 OPEN_SLICE_TOPICS = 16
 """Topics opened in a row before the loop has a turn for everything else."""
 SERVED_WAIT_MS = 5_000
 """How long the creation of a topic waits until it is led by somebody."""
-SERVED_LOOK_MS = 10
-"""Time between two looks whether it is."""
 NEWS_MAX = 10_000
 """Changes of the catalogue that wait to be acted upon; with more, everything is compared instead."""
 
@@ -207,8 +204,8 @@ class Replicas:
         coordinator = self.coordinators.get(group_id)
         return coordinator is not None and coordinator.replica.ready
 
-    async def opened(self, topic: Topic, clock: Clock) -> Mapping[int, Partition]:
-        """The partitions of a topic that was created and that are here, when somebody serves them.
+    async def opened(self, topic: Topic) -> Mapping[int, Partition]:
+        """The partitions of a topic that was created and that are here, when somebody leads them, or nobody can.
 
         Raises NotFound when it is deleted meanwhile, Unavailable when nobody leads them for too long.
         """
@@ -216,15 +213,12 @@ class Replicas:
             if self._catalogue.topic_is_deleted(topic.topic_id):
                 raise _deleted(topic)
             await (held.ready.wait() if held is not None else self._changed.wait())
-        deadline_ns = clock.monotonic_ns() + SERVED_WAIT_MS * 1_000_000
-        while not all(partition.group.leader_node for partition in held.partitions.values()):
-            now_ns = clock.monotonic_ns()
-            if self._held.get(topic.topic_id) is not held:
-                raise _deleted(topic)
-            if all(each.settled.is_set() for each in held.partitions.values()) or now_ns >= deadline_ns:
-                break  # those without a leader are fenced, or it takes too long
-            await clock.sleep_until(now_ns + SERVED_LOOK_MS * 1_000_000)
-        if clock.monotonic_ns() >= deadline_ns:
+        with trio.move_on_after(SERVED_WAIT_MS / 1_000) as limit:
+            for partition in list(held.partitions.values()):
+                await partition.group.led()
+        if self._held.get(topic.topic_id) is not held:
+            raise _deleted(topic)
+        if limit.cancelled_caught:
             raise Unavailable(f"{topic.name} is created, but nobody leads all of it yet; try again")
         return held.partitions
 

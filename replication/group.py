@@ -213,6 +213,11 @@ class Group(Actor):
         """The node on which the leader lives, as far as is known; 0: unknown."""
         return self._nodes.get(self.core.leader, 0) if self.core is not None else 0
 
+    async def led(self) -> None:
+        """Return when it is known here who leads, or this replica has failed or is stopped."""
+        while not (self.leader_node or self.failure or self.stopped):
+            await self._waiting.leader().wait()
+
     @property
     def membership(self) -> Membership:
         """The members in force."""

@@ -1,4 +1,4 @@
-"""Who waits for something of a group: reads, changes of members, leadership handed over.
+"""Who waits for something of a group: reads, changes of members, leadership handed over, a leader to be known.
 
 ask ──> promise ──(the core says it is safe)──> (applied up to there)──> resolved
             └─────(leadership went)──> rejected
@@ -17,7 +17,7 @@ from replication.raft.output import Output
 class Waiting:
     """The promises of one replica that nobody but its group resolves."""
 
-    __slots__ = ("_changes", "_handing_over", "_name", "_reads", "_safe")
+    __slots__ = ("_changes", "_handing_over", "_led", "_name", "_reads", "_safe")
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -25,6 +25,13 @@ class Waiting:
         self._safe: deque[tuple[int, Promise[int]]] = deque()  # (index, ...): to be applied up to there
         self._changes: list[Promise[None]] = []
         self._handing_over: list[Promise[None]] = []
+        self._led: Promise[None] | None = None
+
+    def leader(self) -> Promise[None]:
+        """Somebody who leads, as far as is known here."""
+        if self._led is None:
+            self._led = Promise()
+        return self._led
 
     def read(self, ticket: int) -> Promise[int]:
         """A read that the core has a ticket for."""
@@ -62,6 +69,8 @@ class Waiting:
             done, self._changes = self._changes, []
             for promise in done:
                 promise.resolve(None)
+        if self._led is not None and core.leader:
+            self._end_wait_for_leader()
         if self._handing_over and core.leader == core.replica and not core.transferring_to:
             failed, self._handing_over = self._handing_over, []
             for promise in failed:
@@ -71,6 +80,7 @@ class Waiting:
 
     def end(self) -> None:
         """Leadership is over: whoever waits is answered."""
+        self._end_wait_for_leader()
         lost = OutcomeUnknown(f"{self._name} lost its leadership; whether it was done is not known; look")
         changes, self._changes = self._changes, []
         handing_over, self._handing_over = self._handing_over, []
@@ -83,6 +93,11 @@ class Waiting:
             handing.resolve(None)
         for reading in reads:
             reading.reject(self._led_elsewhere())
+
+    def _end_wait_for_leader(self) -> None:
+        if self._led is not None:
+            led, self._led = self._led, None
+            led.resolve(None)
 
     def _led_elsewhere(self) -> NotLeader:
         return NotLeader(f"{self._name} is not led here any more; nothing was read; ask again")
