@@ -11,11 +11,13 @@ from cyclopts import Parameter
 
 from plait.cli import exits
 from plait.cli.bench.cluster_plan import PARTS, Sizes
+from plait.cli.bench.ending import sigterm_interrupts
 from plait.cli.bench.figures import Figure, give
 from plait.cli.bench.parts import chosen
 from plait.cli.session import usage
 
 
+@sigterm_interrupts()
 def cluster(
     *,
     only: Annotated[list[str] | None, Parameter(negative="")] = None,

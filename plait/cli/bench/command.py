@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 
 from plait.cli import exits
 from plait.cli.bench.broker import BrokerFailed
+from plait.cli.bench.ending import sigterm_interrupts
 from plait.cli.bench.figures import Figure, give
 from plait.cli.bench.suite import LoadFailed, Suite
 from plait.cli.session import usage
@@ -26,6 +27,7 @@ app.command("plait.cli.bench.cluster:cluster", name="cluster", help="Measure a c
 
 
 @app.default
+@sigterm_interrupts()
 def bench(
     *,
     only: Annotated[list[Part] | None, Parameter(negative="")] = None,

@@ -11,12 +11,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from plait.cli import exits
+from plait.cli.bench.ending import sigterm_interrupts
 from plait.cli.bench.figures import Figure, give
 from plait.cli.bench.parts import chosen
 from plait.cli.bench.raft_plan import PARTS
 from plait.cli.session import usage
 
 
+@sigterm_interrupts()
 def raft(
     *,
     only: Annotated[list[str] | None, Parameter(negative="")] = None,
@@ -67,13 +69,18 @@ def raft(
         return usage("sizes must be greater than 0")
     from plait.cli.bench.raft_suite import RaftSuite, Sizes
 
-    if profile is not None:
-        profile.mkdir(parents=True, exist_ok=True)
     sizes = Sizes(rounds, batches, singles, groups, idle_s, start_groups, kills)
     folder = Path(tempfile.mkdtemp(prefix="plait-bench-raft-", dir=data))
+    if profile is not None:
+        profile.mkdir(parents=True, exist_ok=True)
+    return _given(RaftSuite(folder, sizes, profile), parts, folder, json)
+
+
+def _given(suite: object, parts: list[str], folder: Path, json: bool) -> int:
+    """Measure and print; the folder goes. Returns the exit code."""
     figures: list[Figure] = []
     try:
-        return _measure(RaftSuite(folder, sizes, profile), parts, figures)
+        return _measure(suite, parts, figures)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         give(figures, json)
