@@ -35,8 +35,8 @@ from node.traffic import Traffic
 from plait.wire.errors import NotFound, NotLeader, Unavailable
 from replication.group import Group
 
-OPEN_SLICE_TOPICS = 16
-"""Topics opened in a row before the loop has a turn for everything else."""
+OPEN_SLICE = 16
+"""Topics, or partitions of one, that are opened in a row before the loop has a turn for everything else."""
 SERVED_WAIT_MS = 5_000
 """How long the creation of a topic waits until it is led by somebody."""
 NEWS_MAX = 10_000
@@ -118,7 +118,7 @@ class Replicas:
             while self._news:
                 await self._act(self._news.popleft())
                 count += 1
-                if count % OPEN_SLICE_TOPICS == 0:
+                if count % OPEN_SLICE == 0:
                     await trio.lowlevel.checkpoint()
 
     async def _act(self, result: Result | None) -> None:
@@ -146,7 +146,7 @@ class Replicas:
         for number, topic in enumerate(list(self._catalogue.topics())):
             if self._catalogue.topic_by_id(topic.topic_id) is not None:  # it may have gone meanwhile
                 await self._open(topic)
-            if number % OPEN_SLICE_TOPICS == 0:
+            if number % OPEN_SLICE == 0:
                 await trio.lowlevel.checkpoint()
         for held in list(self._held.values()):
             if self._catalogue.topic_is_deleted(held.topic.topic_id):
@@ -238,6 +238,8 @@ class Replicas:
         held.topic = topic
         for number, group_id in enumerate(topic.groups):
             await self._fit(held, number, group_id)
+            if number % OPEN_SLICE == OPEN_SLICE - 1:
+                await trio.lowlevel.checkpoint()
         if not held.ready.is_set():
             if self._context.alone():  # they are served in a moment: nobody need be told to wait
                 self._context.tasks.spawn(f"{topic.name}/settle", self._settle, held)
@@ -325,7 +327,7 @@ class Replicas:
         for number, partition in enumerate(self.all_partitions()):
             if partition.holds_leases and not partition.stopped:
                 partition.post(NodeStarted(node, incarnation), always=True)
-            if number % OPEN_SLICE_TOPICS == 0:
+            if number % OPEN_SLICE == 0:
                 await trio.lowlevel.checkpoint()
 
 
