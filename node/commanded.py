@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import trio
 
 from node.entries import KIND_COMMANDS
-from plait.wire.errors import OutcomeUnknown, Overloaded, PlaitError, StorageDamaged, Unavailable
+from plait.wire.errors import OutcomeUnknown, Overloaded, PlaitError, Unavailable
 from replication.actor import Actor, Host, Promise
 from replication.group import Group
 from replication.machine import Entry, Proposal, Range, Role, RoleChange
@@ -47,7 +47,7 @@ class CommandedReplica(Actor):
         refusal: Callable[[str, Group | None], PlaitError],
         standing_changed: Callable[[], None],
     ) -> None:
-        """`refusal`: what a replica that does not lead says (its name, its group)."""
+        """`refusal`: what a replica that does not serve says (its name, its group)."""
         super().__init__(host, name)
         self.machine = machine
         self.group: Group | None = None
@@ -91,8 +91,6 @@ class CommandedReplica(Actor):
         return self.group.read_index()
 
     def _not_served(self) -> PlaitError:
-        if self.failure:
-            return StorageDamaged(f"{self.name} cannot serve: {self.failure}; nothing was done")
         return self._refusal(self.name, self.group)
 
     def handle(self, messages: list[tuple[bytes, Promise[Any]]]) -> None:

@@ -88,7 +88,7 @@ class Coordinators:
         return Coordinator(
             self._host,
             f"{COORDINATOR_TOPIC}/{number}",
-            self._whereabouts.not_leader,
+            self._whereabouts.refusal,
             self._standing,
             self._clock.wall_ms,
             self._size_of,

@@ -60,7 +60,7 @@ class Metadata:
         self.catalogue = Catalogue()
         self.whereabouts = Whereabouts(self.catalogue)
         self.replica = CommandedReplica(
-            host, "metadata", self, self.whereabouts.not_leader, lambda: self.on_standing()
+            host, "metadata", self, self.whereabouts.refusal, lambda: self.on_standing()
         )
         self.node_id = node_id
         self.incarnation = 0

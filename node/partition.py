@@ -39,7 +39,7 @@ from node.source import RecordSource
 from node.state import QUEUE_SUBSCRIPTION, PartitionState
 from node.traffic import Traffic
 from node.whereabouts import Whereabouts
-from plait.wire.errors import InternalError, NotFound, NotLeader, PlaitError, StorageDamaged
+from plait.wire.errors import InternalError, NotFound, NotLeader, PlaitError
 from replication.actor import Actor, Host, Promise
 from replication.environment import Clock, Tasks
 from replication.group import Group
@@ -262,7 +262,7 @@ class Partition(Actor):
     def refusal(self) -> PlaitError:
         """What somebody is told who asks a replica that does not serve."""
         if self.failure is None or isinstance(self.failure, NotLeader):
-            return self._context.whereabouts.not_leader(self.name, self.group)
+            return self._context.whereabouts.refusal(self.name, self.group)
         return self.failure
 
     def confirmed(self) -> Promise[int]:
@@ -592,9 +592,7 @@ class Partition(Actor):
         """Why this replica does not serve."""
         if change.role is not Role.FENCED:
             return NotLeader(f"{self.name} is not led here; nothing was done; try again")
-        if self._context.alone():
-            return StorageDamaged(f"{self.name} is not served: {change.reason}; nothing was done")
-        return NotLeader(f"{self.name} is not served by this node: {change.reason}; nothing was done; ask another")
+        return self._context.whereabouts.refusal(self.name, self.group)
 
     def _begin_term(self, now_ns: int) -> None:
         self._stamps.reset()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.catalogue import Catalogue
-from plait.wire.errors import NotLeader
+from plait.wire.errors import NotLeader, PlaitError, StorageDamaged
 from replication.group import Group
 
 
@@ -23,6 +23,16 @@ class Whereabouts:
         if node is None or not node.native:
             return NotLeader(message, leader=leader)
         return NotLeader(message, leader=leader, address=node.native)
+
+    def refusal(self, name: str, group: Group | None) -> PlaitError:
+        """The same, or that nobody can serve: this replica has failed, and there is no other."""
+        if group is None or not group.failure:
+            return self.not_leader(name, group)
+        if len(self.nodes_of(group.group)) <= 1:
+            return StorageDamaged(f"{name} cannot serve: {group.failure}; nothing was done")
+        return NotLeader(
+            f"{name} is not served by this node: {group.failure}; nothing was done; ask another", leader=0
+        )
 
     def nodes_of(self, group: int) -> list[int]:
         """The nodes that hold replicas of a group, or are about to, the one first that is to lead."""

@@ -18,6 +18,7 @@ from plait.wire.errors import (
     NotFound,
     SettingInvalid,
     StaleGeneration,
+    StorageDamaged,
     WrongKind,
 )
 from tests.integration.clusters import Cluster, patiently, running_cluster, until
@@ -213,3 +214,37 @@ async def test_a_new_leader_ends_the_sessions_of_those_who_are_silent(tmp_path: 
         await until(lambda: leads_coordinator(other))
         told = await hear(leader.broker, "ben", known=ben.generation)
         assert told.partitions == {"events": [0, 1]}
+
+
+async def test_a_coordinator_whose_replica_has_failed_is_asked_elsewhere(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        await patiently(lambda: cluster.node(1).broker.create("topic", "events", {"partitions": 2}))
+        leader = await coordinating(cluster)
+        ann = await join(leader.broker, "ann")
+        group = leader.replicas.group(coordinator_of(leader.metadata.catalogue, "billing"))
+        assert group is not None
+        group.fence("as the test wants it")
+        told = await patiently(lambda: leader.broker.groups.heartbeat("billing", "ann", ann.generation, 0, 0))
+        assert told.partitions == ann.partitions
+
+
+async def test_a_lone_coordinator_that_has_failed_says_so(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as node:
+        await node.broker.create("topic", "events", {}).wait()
+        await join(node.broker, "ann")
+        group = node.replicas.group(coordinator_of(node.metadata.catalogue, "billing"))
+        assert group is not None
+        group.fence("as the test wants it")
+        with pytest.raises(StorageDamaged):
+            await node.broker.groups.heartbeat("billing", "ann", 0, 0, 0).wait()
+
+
+async def test_partitions_that_are_added_are_given_out(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        await patiently(lambda: cluster.node(1).broker.create("topic", "events", {"partitions": 2}))
+        broker = cluster.node(2).broker
+        ann = await join(broker, "ann")
+        assert ann.partitions == {"events": [0, 1]}
+        await patiently(lambda: cluster.node(3).broker.resize("events", 4, 0))
+        told = await hear(broker, "ann", acknowledged=ann.generation, known=ann.generation)
+        assert told.partitions == {"events": [0, 1, 2, 3]}
