@@ -17,6 +17,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -49,6 +50,8 @@ from plait.wire.messages import (
 
 RECEIVE_BYTES_MAX = 256 * 1024
 """Bytes taken from the socket at once."""
+FAREWELL_S = 0.5
+"""Longest that a client which is cancelled takes for its last words."""
 CLOSE_S = 1.0
 """Seconds in which a connection is closed in good order."""
 CONNECT_ATTEMPT_S = 5.0
@@ -94,6 +97,8 @@ class Member(Protocol):
 
     async def leave(self) -> None: ...
 
+    def abandon(self) -> None: ...
+
 
 class Connection:
     """Keeps one connection to one of the addresses, for as long as `run` runs."""
@@ -128,6 +133,8 @@ class Connection:
         self._tags = 0
         self._collectors: dict[Callable[[], None], None] = {}
         self._wake = anyio.Event()
+        self._sending = False
+        """A frame is on its way to the socket, maybe half of it."""
         self._heard_s = 0.0
         self._orphans: deque[Callable[[], None]] = deque()
         self._thread = threading.get_ident()
@@ -286,6 +293,7 @@ class Connection:
         """Whether this broker is one to speak to. Raises PlaitError."""
 
     async def _live(self, stream: Stream, core: ConnectionCore[Callback]) -> None:
+        self._sending = False
         try:
             self._came_up(core)
             async with anyio.create_task_group() as tasks:
@@ -294,8 +302,23 @@ class Connection:
                 tasks.start_soon(self._leave, core, tasks.cancel_scope, name="plait client move")
                 await self._read(stream, core)
                 tasks.cancel_scope.cancel()
+        except anyio.get_cancelled_exc_class():
+            await self._say_farewell(stream, core)
+            raise
         finally:
             self._went_down(core)
+
+    async def _say_farewell(self, stream: Stream, core: ConnectionCore[Callback]) -> None:
+        """The client is cancelled: its members leave, others need not wait for the end of their sessions."""
+        for membership in list(self.memberships):
+            membership.abandon()
+        data = core.outgoing()
+        if data is not None and not self._sending:  # behind half a frame it would be taken for the rest of that
+            with (
+                anyio.move_on_after(FAREWELL_S, shield=True),
+                suppress(anyio.BrokenResourceError, anyio.ClosedResourceError),
+            ):
+                await stream.send(data)
 
     async def _read(self, stream: Stream, core: ConnectionCore[Callback]) -> None:
         try:
@@ -330,7 +353,9 @@ class Connection:
                         collect()
                 data = core.outgoing()
                 if data is not None:
+                    self._sending = True
                     await stream.send(data)
+                    self._sending = False
                 else:
                     self._wake = anyio.Event()
                     await self._wake.wait()

@@ -66,7 +66,7 @@ class Membership:
                     tasks.start_soon(self._follow, name="plait group member")
                     await self._keep()
         finally:
-            self._closed = True
+            self.abandon()  # if it is cancelled and nobody has done so
             self._connection.memberships.pop(self, None)
             self._joined.set()
 

@@ -156,6 +156,36 @@ async def test_what_a_member_had_that_died_goes_to_others_after_its_session(plai
         tasks.cancel_scope.cancel()
 
 
+async def _leaves_when_it_is_cancelled(plait_broker: PlaitBroker) -> None:
+    """`session_s` is far longer than the test waits."""
+    async with anyio.create_task_group() as tasks, plait_broker.connect() as client:
+        topic = await client.topic("events", partitions=PARTITIONS)
+        await topic.publish(b"x")
+        cancelled, other = Reader(), Reader()
+        scope = anyio.CancelScope()
+
+        async def consume() -> None:
+            with scope:
+                async with plait_broker.connect() as own:
+                    await cancelled.run(await own.topic("events", create=False), [], session_s=300)
+
+        tasks.start_soon(consume)
+        await until(lambda: shared_out(cancelled))
+        tasks.start_soon(other.run, topic, [])
+        await until(lambda: shared_out(cancelled, other))
+        scope.cancel()
+        await until(lambda: shared_out(other))
+        await close(other)
+
+
+async def test_a_member_that_is_cancelled_leaves(plait_broker: PlaitBroker) -> None:
+    await _leaves_when_it_is_cancelled(plait_broker)
+
+
+def test_a_member_that_is_cancelled_leaves_on_asyncio_too(plait_broker: PlaitBroker) -> None:
+    anyio.run(_leaves_when_it_is_cancelled, plait_broker)
+
+
 async def test_a_partition_is_handed_over_when_the_message_in_hand_is_processed(plait_broker: PlaitBroker) -> None:
     async with plait_broker.connect() as client:
         topic = await client.topic("events", partitions=2)
