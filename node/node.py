@@ -17,6 +17,7 @@ from functools import partial
 from hashlib import sha256
 
 import structlog
+import trio
 
 from cluster.catalogue import COORDINATORS, METADATA_GROUP, Result, first_voters
 from cluster.commands import Bootstrap, RegisterNode, ResizeTopic, WentOver
@@ -116,6 +117,8 @@ class Node:
         self.host = Host(environment.clock, self._actor_failed)
         self._key: ClusterKey | None = None
         self._peer = settings.peer or (settings.initial or {}).get(settings.node_id)
+        self.removed = trio.Event()
+        """Set when the cluster has removed it while it served: whoever runs it ends it."""
 
     @classmethod
     async def open(
@@ -176,6 +179,7 @@ class Node:
             environment, self.store, self.pressure, self.groups.standings, settings.memory_bytes_max
         )
         environment.tasks.spawn("watch", self.watch.run)
+        self.peers.on_forgotten = self._forgotten
         health.stage = SERVING
 
     # who this is
@@ -241,7 +245,7 @@ class Node:
         peers = self.peers = Peers(environment, self.host, own, settings.peers, self._key)
         peers.lives = {node: meeting.life for node, meeting in identity.met.items()}
         peers.keep = self._identity.met
-        peers.on_outlived = self._outlived
+        peers.on_outlived = peers.on_forgotten = self._outlived
         peers.members_only = True
         self._neighbours = Neighbours(peers, self._identity, environment.tasks)
         nodes = sorted(settings.initial or identity.founders or [identity.node_id])
@@ -282,12 +286,18 @@ class Node:
             raise StorageFailed(f"this node's facts cannot be written, so it does not start: {error}") from error
 
     def _outlived(self, sentence: str) -> None:
-        """Another node has seen this one on a later disk: nothing may be said in this one's name."""
+        """Another node has seen this one on a later disk, or knows that it was removed, while it starts: nothing
+        may be said in this one's name."""
 
         async def end() -> None:
             raise StorageDamaged(f"{sentence} [told by another node]")
 
         self._environment.tasks.spawn("outlived", end)
+
+    def _forgotten(self, sentence: str) -> None:
+        if not self.removed.is_set():
+            self._logger.info("removed from the cluster", why=sentence)
+            self.removed.set()
 
     # what it has
 

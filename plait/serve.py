@@ -239,7 +239,7 @@ async def _serve(settings: Settings, plan: Plan) -> None:
             metrics.sources.append(partial(figures.put, counters=gateway.counters))
             _settle_down()
             _announce(settings, node, native, http)
-            await anext(signals)
+            await _until_it_is_to_end(node, signals)
             health.stage = STOPPING
             nursery.start_soon(_end_at_once_when_asked_again, signals)
             _withdraw_ready_file(settings)
@@ -297,6 +297,20 @@ async def _open(
         node = await Node.open(environment, settings, health)
         opening.cancel_scope.cancel()
     return node
+
+
+async def _until_it_is_to_end(node: Node, signals: AsyncIterator[int]) -> None:
+    """Somebody says so, or it was removed from its cluster."""
+    import trio
+
+    async def end_when_asked() -> None:
+        await anext(signals)
+        waiting.cancel_scope.cancel()
+
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(end_when_asked)
+        await node.removed.wait()
+        waiting.cancel_scope.cancel()
 
 
 async def _end_at_once_when_asked_again(signals: AsyncIterator[int]) -> None:

@@ -38,6 +38,7 @@ from replication.peers.protocol import (
     BULK_WORDS,
     CONTROL,
     CONTROL_WORDS,
+    FORGOTTEN,
     KINDS,
     Identity,
     Refusal,
@@ -173,7 +174,7 @@ class PeerLink(Actor):
     def adopt(self, connection: Connection, who: Identity, process: int) -> None:
         """From now on this is the connection of its kind. Raises Refusal when the other side has lived on."""
         if self.stopped:
-            raise Refusal("forgotten", f"node {self.node} was removed from this cluster")
+            raise Refusal(FORGOTTEN, f"node {self.node} was removed from this cluster")
         judge_life(who, self._household.seen(self.node))
         if self._came is not None and self._came != (who.life, process):
             self.go_down("restarted")

@@ -29,6 +29,7 @@ from replication.peers.lives import Life
 from replication.peers.news import GroupMember, News
 from replication.peers.proof import ACCEPTOR, ClusterKey, Proofs
 from replication.peers.protocol import (
+    FORGOTTEN,
     OLDER_LIFE,
     Hearing,
     Hello,
@@ -79,6 +80,8 @@ class Peers:
         """Whether nodes are turned away to which no link was asked for."""
         self.on_outlived: Callable[[str], None] = lambda sentence: None
         """Called with the sentence when a node that was dialled says that this one's disk is an older one."""
+        self.on_forgotten: Callable[[str], None] = lambda sentence: None
+        """The same when it says that this one was removed from the cluster."""
         self.let_in: Callable[[Join], Awaitable[Joined]] = _let_nobody_in
         """Awaited for whoever has no id yet, and wants to be a node of this cluster. Raises Refusal."""
         self.on_node: list[Callable[[int, bool], None]] = []
@@ -321,8 +324,11 @@ class Peers:
         if self.refusals.get(node) != refusal.sentence:
             self.refusals[node] = refusal.sentence
             _logger.error("no link to node", node=node, code=refusal.code, why=refusal.sentence)
-        if isinstance(refusal, Told) and refusal.code == OLDER_LIFE and refusal.believed:
-            self.on_outlived(refusal.sentence)
+        if isinstance(refusal, Told) and refusal.believed:
+            if refusal.code == OLDER_LIFE:
+                self.on_outlived(refusal.sentence)
+            elif refusal.code == FORGOTTEN:
+                self.on_forgotten(refusal.sentence)
 
     # those who knock
 
@@ -396,7 +402,11 @@ class Peers:
         node = hello.identity.node_id
         version = judge_hello(hello, self.identity, self.seen(node))
         if node in self._forgotten:
-            raise Refusal("forgotten", f"node {node} was removed from this cluster: it cannot come back as it was")
+            raise Refusal(
+                FORGOTTEN,
+                f"node {node} was removed from this cluster: it cannot come back as it was; "
+                "with an empty data directory it can --join as a new node",
+            )
         link = self._links.get(node)
         if link is not None:
             link.diallers[hello.kind].may_greet()
@@ -424,7 +434,7 @@ class Peers:
     def _take(self, stream: trio.abc.Stream, hello: Hello, hearing: Hearing) -> tuple[PeerLink, Connection]:
         who = hello.identity
         if who.node_id in self._forgotten:
-            raise Refusal("forgotten", f"node {who.node_id} was removed from this cluster")
+            raise Refusal(FORGOTTEN, f"node {who.node_id} was removed from this cluster")
         link = self._links.get(who.node_id) or self._stranger(who.node_id)
         connection = Connection(hello.kind, stream, hearing.reader, self.environment.clock, self.settings.stall_ms)
         link.adopt(connection, who, hello.process)

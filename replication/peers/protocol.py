@@ -49,6 +49,8 @@ PAST = "past"
 """The extra of HELLO and WELCOME that has the marks of the node's lives: number, mark, number, mark..."""
 OLDER_LIFE = "older_life"
 """Code of the refusal of a node whose disk was put back to an older state."""
+FORGOTTEN = "forgotten"
+"""Code of the refusal of a node that was removed from the cluster."""
 
 HELLO = 1
 WELCOME = 2

@@ -64,6 +64,10 @@ class Brokers:
         assert await ended(process) == 0, self.log(node)
         return self.log(node)
 
+    async def ended(self, node: int) -> int:
+        """The exit code of a node that ends by itself."""
+        return await ended(self._processes.pop(node))
+
     def log(self, node: int) -> str:
         """What a node has said, in all its lives."""
         return (self._folder / f"log-{node}").read_text()

@@ -47,6 +47,10 @@ async def test_a_node_is_drained_taken_back_and_removed_while_everybody_goes_on(
         await topic.publish_many([b"%d" % number for number in range(50)])
         assert len([message async for message in topic.read(to_end=True)]) == 150
         assert "no node 9" in await run(command, "node", "drain", "9", code=1)
+        assert await brokers.ended(3) == 0, "a node that is removed ends by itself"
+        brokers.begin(3)
+        assert await brokers.ended(3) == 1
+        assert "node 3 was removed from this cluster" in brokers.log(3).splitlines()[-1]
 
 
 async def test_a_topic_grows_while_it_serves(brokers: Brokers) -> None:
