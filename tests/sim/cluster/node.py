@@ -70,10 +70,15 @@ class GroupBox(Box):
         """Come back with the disk as it was at the end of an earlier life.
 
         Not where a replica here has ever been the only voter: on such a disk it needs nobody's consent to lead.
+        And not before all others have met this life: whoever has not cannot know what the disk has forgotten.
         """
         if self.name in self.world.members.alone_once:
             return False
-        if self.life is None or self.life.dead or not self.life.started or not self.images:
+        life = self.life
+        if life is None or life.dead or not life.started or not self.images:
+            return False
+        others = [box.lives_seen.get(self.node_id) for box in self.world.boxes if box is not self]
+        if not all(seen is not None and seen.number >= life.store.life for seen in others):
             return False
         image = random.choice(self.images).copy(self.random)
         self.crash(Survival.NOTHING, down_ms)
