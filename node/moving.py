@@ -3,7 +3,8 @@
     wanted ≠ members:  learners are added ──caught up──> voters change, in a joint step ──committed──> "went over"
 
 Each step is asked of the group, and looked at again: whatever fails half-way, or with a leader that dies, is taken
-up by the next one, from what the group itself says.
+up by the next one, from what the group itself says. A replica of this node that has lost what it vouched for asks
+for another in its place, until the catalogue has given it one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _logger = structlog.get_logger("plait.node")
 
 LOOK_AGAIN_MS = 100
 """Time between two looks at groups that have not gone over."""
+RENEW_AGAIN_MS = 1_000
+"""Time between two questions for replicas in the place of lost ones."""
 STEPS = 32
 """Groups of which one look takes a step."""
 
@@ -41,6 +44,7 @@ class Moving(Actor):
         self._led: dict[int, Group] = {}
         self._open: dict[int, None] = {}  # led here, and not where they should be
         self._asked: dict[int, None] = {}  # a step of theirs is under way
+        self._lost: dict[int, int] = {}  # by group, the replica here that is to be replaced
 
     def standing(self, group: Group, leads: bool) -> None:
         """This node leads a group, and serves; or it does not."""
@@ -50,17 +54,10 @@ class Moving(Actor):
         else:
             self._led.pop(group.group, None)
             self._open.pop(group.group, None)
-        if group.lost:
-            self._renew(group.group)
-
-    def _renew(self, group: int) -> None:
-        """This node's replica has lost what it vouched for: another one is to take its place."""
-        assignment = self._catalogue.assignment(group)
-        if assignment is None or not assignment.settled or len(assignment.voters) == 1 or group == METADATA_GROUP:
-            return
-        _logger.warning("replica is lost and asks for another in its place", group=group)
-        places = [[node, int(votes)] for node, votes in assignment.places]
-        self._ask(group, self._submit(Reassign(group, assignment.epoch, places, [self._node_id], 0)))
+        if group.lost and group.group != METADATA_GROUP and self._lost.get(group.group) != group.replica:
+            _logger.warning("replica is lost and asks for another in its place", group=group.group)
+            self._lost[group.group] = group.replica
+            self._look_in(0)
 
     def placed(self, group: int) -> None:
         """The assignment of a group may be another one now."""
@@ -80,8 +77,22 @@ class Moving(Actor):
                     self._ask(group, self._submit(WentOver(group, assignment.epoch, 0)), again=True)
             else:
                 self._step(led, assignment)
+        for group in [group for group in self._lost if group not in self._asked][:STEPS]:
+            self._renew(group)
         if self._open:
             self._look_in(LOOK_AGAIN_MS)
+        elif self._lost:
+            self._look_in(RENEW_AGAIN_MS)
+
+    def _renew(self, group: int) -> None:
+        assignment, lost = self._catalogue.assignment(group), self._lost.pop(group)
+        own = assignment.replica_on(self._node_id) if assignment is not None else None
+        if assignment is None or own is None or own.replica != lost or len(assignment.voters) == 1:
+            return  # it was replaced, or is not wanted any more, or nobody has what it lost
+        self._lost[group] = lost
+        if assignment.settled:
+            places = [[node, int(votes)] for node, votes in assignment.places]
+            self._ask(group, self._submit(Reassign(group, assignment.epoch, places, [self._node_id], 0)))
 
     @staticmethod
     def _is_there(group: Group, assignment: Assignment) -> bool:
@@ -115,5 +126,5 @@ class Moving(Actor):
 
     def _look_in(self, wait_ms: int) -> None:
         when_ns = self.host.clock.monotonic_ns() + wait_ms * 1_000_000
-        if self._open and not self.stopped and (self.alarm_ns is None or when_ns < self.alarm_ns):
+        if (self._open or self._lost) and not self.stopped and (self.alarm_ns is None or when_ns < self.alarm_ns):
             self.host.alarm(when_ns, self, None)

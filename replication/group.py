@@ -439,7 +439,7 @@ class Group(Actor):
         core, links = self.core, self._links
         if core is None or links is None:
             return
-        if self._campaigns and (core.leader or not may_campaign(core)):
+        if self._campaigns and (core.leader or self.failure or not may_campaign(core)):
             self._campaigns = self._in_line = False
             links.campaign_over(self.group)
         if core.asleep is self._slept:
@@ -469,6 +469,7 @@ class Group(Actor):
         assert core is not None, "there is a core from `open` on"
         output = core.take()
         if core.role is Role.FENCED and not self.failure:
+            self.lost = core.lost
             self.fence(core.failure)
             return
         if output.membership is not None:
@@ -644,9 +645,15 @@ class Group(Actor):
         """The log begins with that snapshot from this moment on: nothing may come between it and the core."""
         if self._ended():
             return
-        membership, machine_state = unwrap(state)
+        try:
+            membership, machine_state = unwrap(state)
+            if index > self.applied_index or self._blind:
+                self._machine.restore(bytes(machine_state))
+        except Exception as error:  # as in `open`: this replica stops here, and the node serves its others
+            _logger.error("snapshot cannot be taken in", group=self.group, exc_info=error)
+            self.fence(f"the snapshot at {index} cannot be read: {error!r}")
+            return
         if index > self.applied_index or self._blind:
-            self._machine.restore(bytes(machine_state))
             self.applied_index, self._applied_term = index, self._log.snapshot_term
             self._blind = False
             self._raft_log.forget_unapplied()

@@ -34,7 +34,7 @@ def begin(core: RaftCore, now_ns: int, voters: Mapping[int, int], learners: Mapp
     if core.membership_index > core.commit or core.membership.joint:
         raise Unavailable("another change of members is under way; the members were not changed; try again")
     for voter in voters:
-        _check_caught_up(core, voter)
+        _check_caught_up(core, now_ns, voter)
     sleeping.stir(core, now_ns)
     return _append(core, now_ns, core.membership.entering(voters, learners))
 
@@ -112,8 +112,9 @@ def _append(core: RaftCore, now_ns: int, membership: Membership) -> int:
     return index
 
 
-def _check_caught_up(core: RaftCore, voter: int) -> None:
-    """A new voter must be a learner that has nearly everything: else the group could lose its quorum to it."""
+def _check_caught_up(core: RaftCore, now_ns: int, voter: int) -> None:
+    """A new voter must be a learner that is there, and has nearly everything, in a log that is whole: else the
+    group could lose its quorum to it, or be left with nobody who may lead."""
     if core.membership.is_voter(voter):
         return
     progress = core.progress.get(voter)
@@ -124,3 +125,7 @@ def _check_caught_up(core: RaftCore, voter: int) -> None:
         raise Unavailable(
             f"replica {voter} lacks {lacks} entries; the members were not changed; try again when it has caught up"
         )
+    silent = progress.node in core.down or not leading.hears(core, now_ns, progress)
+    if silent or progress.damaged:
+        why = "has damaged storage" if progress.damaged else "is silent"
+        raise Unavailable(f"replica {voter} {why}; the members were not changed; try again when that is over")

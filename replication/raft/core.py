@@ -91,6 +91,7 @@ class RaftCore:
         "leader",
         "leaving",
         "log",
+        "lost",
         "memberships",
         "now_ns",
         "numbered",
@@ -151,6 +152,8 @@ class RaftCore:
         self.votes: dict[int, bool] = {}
         self.leader = 0
         self.failure = ""
+        self.lost = False
+        """It is fenced because a leader proved that it lost what it had acknowledged."""
 
         self.commit = log.snapshot_index
         """applied_index <= commit <= log.last_index. Never falls."""

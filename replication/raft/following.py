@@ -111,6 +111,7 @@ def on_timeout_now(core: RaftCore, now_ns: int, request: TimeoutNow) -> None:
 
 def on_lost(core: RaftCore, now_ns: int, lost: Lost) -> None:
     """The leader can prove that acknowledged entries are gone from this log."""
+    core.lost = True
     core.fence(
         now_ns,
         f"entries up to {lost.index} were acknowledged and are not here: this disk is older than it was; "

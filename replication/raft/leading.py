@@ -361,16 +361,16 @@ def _confirm_reads(core: RaftCore) -> None:
     core.output.reads += core.reads.confirmed(agreed(core.membership.voter_sets(), confirmed))
 
 
-def _hears_quorum(core: RaftCore, now_ns: int) -> bool:
-    since = now_ns - core.settings.election_ms * NS_PER_MS
+def hears(core: RaftCore, now_ns: int, progress: Progress) -> bool:
+    """The follower was heard lately, or sleeps on a node that is there."""
+    since_ns = now_ns - core.settings.election_ms * NS_PER_MS
+    return progress.heard_ns > since_ns or (progress.asleep and progress.node not in core.down)
 
+
+def _hears_quorum(core: RaftCore, now_ns: int) -> bool:
     def heard(voter: int) -> bool:
-        if voter == core.replica:
-            return True
         progress = core.progress.get(voter)
-        if progress is None:
-            return False
-        return progress.heard_ns > since or (progress.asleep and progress.node not in core.down)
+        return voter == core.replica or (progress is not None and hears(core, now_ns, progress))
 
     return has_quorum(core.membership.voter_sets(), heard)
 

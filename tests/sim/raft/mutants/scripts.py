@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replication.raft import elections, leading
+from replication.raft import changes, elections, leading
 from tests.sim.raft.mutants.mutant import Layer, Mutant, edit
 
 MUTANTS = (
@@ -28,6 +28,13 @@ MUTANTS = (
                 ("uncommitted = core.membership_index > core.commit", "uncommitted = False"),
             ),
         ),
+        Layer.SCRIPTS,
+    ),
+    Mutant(
+        "silent or damaged learner becomes a voter",
+        (49,),
+        "Whoever has nearly everything may vote, be it gone since, or unfit to lead.",
+        (edit(changes._check_caught_up, ("if silent or progress.damaged:", "if False:")),),
         Layer.SCRIPTS,
     ),
     Mutant(
