@@ -4,7 +4,8 @@
                                                             │ the group's leader takes the steps (node/moving.py)
                               settled <──────────────────── └ the group has exactly these members: 3@n3 may go
 
-A replica's id is given once in a group's life: a node that gets one back after it had lost it gets a new one.
+A replica's id is given once in a group's life: a node that gets one back after it had lost it gets a new one. One
+that is still on its way out stays what it is: it may be a member that the group cannot do without.
 """
 
 from __future__ import annotations
@@ -91,9 +92,10 @@ class Assignment:
     def reassigned(
         self, places: Sequence[Place], renew: Sequence[int] = (), *, numbered: bool = False
     ) -> Assignment:
-        """Have the replicas at these places, in this order. Nodes keep the replicas that they have, except those
-        in `renew`, which get new ones. `numbered`: a new replica has its node's id (the metadata group)."""
-        had = {each.node: each for each in self.wanted if each.node not in renew}
+        """Have the replicas at these places, in this order. Nodes keep the replicas that they have, also those
+        on their way out, except those in `renew`, which get new ones. `numbered`: a new replica has its node's id
+        (the metadata group)."""
+        had = {each.node: each for each in (*self.leaving, *self.wanted) if each.node not in renew}
         number = self.next_replica
         wanted: list[Replica] = []
         for node, votes in places:

@@ -67,6 +67,14 @@ def improved(assignment: Assignment, replicas: int | None, fleet: Fleet) -> list
     return places
 
 
+def is_hopeless(assignment: Assignment, places: Sequence[Place], fleet: Fleet) -> bool:
+    """Whether a group on its way is to vote on a node that died, or is to go, and by these places would not."""
+    voting = {node for node, votes in places if votes}
+    return any(
+        each.votes and not fleet.is_whole(each.node) and each.node not in voting for each in assignment.wanted
+    )
+
+
 def metadata_places(assignment: Assignment, fleet: Fleet) -> list[Place] | None:
     """Better places for the catalogue: every node has it, some vote; None: it is well placed."""
     nodes = [node for node in assignment.nodes if fleet.may_keep(node) or _is_needed(node, fleet)]

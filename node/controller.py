@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from cluster.assignment import Assignment, Place
-from cluster.balance import Fleet, improved, metadata_places
+from cluster.balance import Fleet, improved, is_hopeless, metadata_places
 from cluster.catalogue import METADATA_GROUP, Catalogue
 from cluster.commands import Command, Declare, Reassign, RemoveNode
 from replication.actor import Actor, Host, Promise
@@ -122,9 +122,8 @@ class Controller(Actor):
                 return
             self._again = False
             self._left = iter(list(catalogue.assignments.items()))
-        nodes = catalogue.nodes()
-        up = [node.node_id for node in nodes if self._is_up(node.node_id)]
-        fleet = Fleet(nodes, catalogue.assignments.sites(nodes), up)
+            self._look_at_moves()
+        fleet = self._fleet()
         room = MOVES_MAX - len(catalogue.assignments.unsettled)
         for _ in range(LOOK_GROUPS):
             group, _former = next(self._left, (None, None))
@@ -136,21 +135,40 @@ class Controller(Actor):
                 return
             room -= self._improve(group, fleet)
 
+    def _look_at_moves(self) -> None:
+        """Groups on their way to a node that died meanwhile would never arrive: they go elsewhere."""
+        fleet = self._fleet()
+        for group in list(self._catalogue.assignments.unsettled):
+            assignment = self._catalogue.assignment(group)
+            if assignment is None or self._under_way >= COMMANDS_MAX:
+                continue
+            places = self._better_places(group, assignment, fleet)
+            if places is not None and is_hopeless(assignment, places, fleet):
+                self._reassign(group, assignment, places)
+
     def _improve(self, group: int, fleet: Fleet) -> bool:
         assignment = self._catalogue.assignment(group)
         if assignment is None or not assignment.settled:
             return False
-        places: list[Place] | None
+        places = self._better_places(group, assignment, fleet)
+        if places is not None:
+            self._reassign(group, assignment, places)
+        return places is not None
+
+    def _better_places(self, group: int, assignment: Assignment, fleet: Fleet) -> list[Place] | None:
         if group == METADATA_GROUP:
-            places = metadata_places(assignment, fleet)
-        else:
-            found = self._catalogue.partition_of(group)
-            places = improved(assignment, found[0].settings.replicas, fleet) if found is not None else None
-        if places is None:
-            return False
+            return metadata_places(assignment, fleet)
+        found = self._catalogue.partition_of(group)
+        return improved(assignment, found[0].settings.replicas, fleet) if found is not None else None
+
+    def _reassign(self, group: int, assignment: Assignment, places: list[Place]) -> None:
         _logger.info("group is assigned anew", group=group, nodes=[place.node for place in places])
         self._ask(Reassign(group, assignment.epoch, [[node, int(votes)] for node, votes in places], [], 0))
-        return True
+
+    def _fleet(self) -> Fleet:
+        nodes = self._catalogue.nodes()
+        up = [node.node_id for node in nodes if self._is_up(node.node_id)]
+        return Fleet(nodes, self._catalogue.assignments.sites(nodes), up)
 
     # asking
 

@@ -87,10 +87,12 @@ class Moving(Actor):
     def _renew(self, group: int) -> None:
         assignment, lost = self._catalogue.assignment(group), self._lost.pop(group)
         own = assignment.replica_on(self._node_id) if assignment is not None else None
-        if assignment is None or own is None or own.replica != lost or len(assignment.voters) == 1:
-            return  # it was replaced, or is not wanted any more, or nobody has what it lost
+        if assignment is None or own is None or own.replica != lost:
+            return  # it was replaced, or is not wanted any more
+        if len(assignment.wanted) + len(assignment.leaving) == 1:
+            return  # nobody has what it lost
         self._lost[group] = lost
-        if assignment.settled:
+        if own in assignment.wanted:
             places = [[node, int(votes)] for node, votes in assignment.places]
             self._ask(group, self._submit(Reassign(group, assignment.epoch, places, [self._node_id], 0)))
 

@@ -38,10 +38,18 @@ def test_a_node_that_comes_back_gets_another_replica():
     assert back.replica_on(3) == Replica(8, 3, True)
 
 
-def test_one_that_is_taken_back_before_the_group_went_over_gets_another_replica_too():
-    back = founded(places(1, 2, 3)).reassigned(places(1, 2)).reassigned(places(1, 2, 3))
+def test_one_that_is_taken_back_before_the_group_went_over_stays_what_it_is():
+    back = founded(places(1, 2, 3)).reassigned(places(4, 5, 6)).reassigned(places(1, 2, 3))
+    assert back.voters == {1: 1, 2: 2, 3: 3}, "they are all that the group has"
+    assert [each.replica for each in back.leaving] == [8, 9, 10]
+    assert (back.settled, back.epoch) == (False, 3)
+
+
+def test_of_two_that_a_node_has_on_their_way_out_the_newer_one_is_taken_back():
+    renewed = founded(places(1, 2, 3)).reassigned(places(1, 2, 3), renew=[3])
+    back = renewed.reassigned(places(1, 2, 4)).reassigned(places(1, 2, 3))
     assert back.replica_on(3) == Replica(8, 3, True)
-    assert back.leaving == (Replica(3, 3, True),)
+    assert back.leaving == (Replica(3, 3, True), Replica(9, 4, True))
 
 
 def test_a_lost_replica_is_renewed_on_its_node():

@@ -90,16 +90,25 @@ async def test_it_is_asked_for_again_when_nobody_has_heard_it(autojump_clock: Mo
         assert len(it.asked) == 4
 
 
-async def test_it_waits_until_the_group_has_gone_over_to_what_is_wanted_already(autojump_clock: MockClock) -> None:
+async def test_it_is_replaced_also_while_its_group_is_on_its_way_elsewhere(autojump_clock: MockClock) -> None:
     async with cluster() as it:
         places = [[node, int(votes)] for node, votes in it.assignment.places]
         it.house.value(Reassign(it.group.group, 1, places, [places[1][0]], 4))  # another one is being replaced
         it.lose()
         await trio.sleep(10)
-        assert it.asked == []
+        assert [each.replica for each in it.assignment.wanted] == [9, 8, 3]
+        assert sorted(each.replica for each in it.assignment.leaving) == [1, 2]
+
+
+async def test_one_that_has_to_go_anyway_is_not_replaced(autojump_clock: MockClock) -> None:
+    async with cluster() as it:
+        places = [[node, int(votes)] for node, votes in it.assignment.places]
+        it.house.value(Reassign(it.group.group, 1, places[1:], [], 4))
+        it.lose()
+        await trio.sleep(10)
         it.house.value(WentOver(it.group.group, 2, 5))
         await trio.sleep(10)
-        assert it.assignment.replica_on(it.node).replica > 7
+        assert it.asked == []
 
 
 async def test_the_only_replica_is_kept_as_it_is(autojump_clock: MockClock) -> None:
