@@ -42,6 +42,9 @@ def wait(core: RaftCore, now_ns: int, *, eager: bool = False) -> None:
 
 def leader_is_silent(core: RaftCore, now_ns: int) -> None:
     """The election deadline has passed."""
+    if core.candidate == "real" and core.durable_term < core.term:
+        core.election_ns = now_ns + core.election_time_ns()  # the disk is slow: for another term it would be, too
+        return
     leader, core.leader = core.leader, 0
     if may_campaign(core):
         campaign(core, now_ns)

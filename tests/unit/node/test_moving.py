@@ -10,8 +10,9 @@ from typing import Any
 import trio
 from trio.testing import MockClock
 
+from cluster.assignment import Assignment
 from cluster.commands import Bootstrap, Command, CreateTopic, Reassign, RegisterNode, WentOver
-from node.moving import Moving
+from node.moving import STEPS, Moving
 from plait.wire.errors import PlaitError, Unavailable
 from replication.actor import Host, Promise, rejected
 from replication.group import Group
@@ -109,6 +110,25 @@ async def test_one_that_has_to_go_anyway_is_not_replaced(autojump_clock: MockClo
         it.house.value(WentOver(it.group.group, 2, 5))
         await trio.sleep(10)
         assert it.asked == []
+
+
+async def test_groups_that_cannot_go_on_keep_no_others_waiting(autojump_clock: MockClock) -> None:
+    stepped: set[int] = set()
+
+    class Looking(Moving):
+        """Takes no step."""
+
+        def _step(self, group: Group, assignment: Assignment) -> None:
+            stepped.add(group.group)
+
+    async with cluster() as it:
+        topic = it.house.value(CreateTopic("topic", "t", {"partitions": 2 * STEPS, "replicas": 3}, 4))
+        moving = Looking(it.group.host, it.house.catalogue, it.node, it.submit)
+        for number in topic.groups:
+            group = Group(it.group.host, number, 1, it.group._log, Machine(), it.group._tasks, Random(1))
+            moving.standing(group, True)
+        await trio.sleep(10)
+        assert stepped == set(topic.groups)
 
 
 async def test_the_only_replica_is_kept_as_it_is(autojump_clock: MockClock) -> None:

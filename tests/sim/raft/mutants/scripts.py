@@ -74,4 +74,11 @@ MUTANTS = (
         ),
         Layer.SCRIPTS,
     ),
+    Mutant(
+        "candidate does not wait for its disk",
+        (65,),
+        "Whoever has a slow disk begins another term before it has voted in the last one, and so for ever.",
+        (edit(elections.leader_is_silent, ('if core.candidate == "real"', 'if core.candidate == "none"')),),
+        Layer.SCRIPTS,
+    ),
 )
