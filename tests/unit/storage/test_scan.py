@@ -37,7 +37,8 @@ class Builder:
         self.starts: list[int] = []
         self.seq = HEADER.previous_seq
 
-    def block(self, size_bytes: int = 100, flags: int = 0) -> Builder:
+    def block(self, size_bytes: int = 100, flags: int = 0, *, synced: int | None = None) -> Builder:
+        """`synced`: the last block that is synced by now, where that is not the one before."""
         self.seq += 1
         self.starts.append(len(self.data))
         table: list[bytes] = []
@@ -46,7 +47,14 @@ class Builder:
         payload_bytes = encode_entries(self.seq, entries, table, payloads)
         count, echo = encode_echo(((self.seq - 1,), (self.seq - 2,)))
         header = BlockHeader(
-            flags, self.seq, self.seq - 1, len(self.data), len(entries), count, payload_bytes, table_crc=0
+            flags,
+            self.seq,
+            self.seq - 1 if synced is None else synced,
+            len(self.data),
+            len(entries),
+            count,
+            payload_bytes,
+            table_crc=0,
         )
         self.data += b"".join(encode_block(header, HEADER.seed, table, echo, payloads))
         return self
@@ -112,6 +120,14 @@ def test_damage_before_a_later_block_is_a_hole_and_never_cut(offset: int) -> Non
     second = scan.items[1]
     assert isinstance(second, Hole) or not second.whole
     assert [item.seq for item in (scan.items[0], *scan.items[2:]) if isinstance(item, Block)] == [11, 13, 14]
+
+
+@pytest.mark.parametrize("offset", [0, BLOCK_HEADER_BYTES + 5, 5_000])
+def test_a_later_block_vouches_for_no_more_than_was_synced_when_it_was_written(offset: int) -> None:
+    builder = blocks(2, 4_500).block(4_500, synced=11)
+    builder.data[builder.starts[1] + offset] ^= 0x55
+    scan = builder.scan()
+    assert (seqs(scan), scan.torn, scan.end) == ([11], True, builder.starts[1])
 
 
 def test_a_rotten_payload_names_its_entry_and_spares_its_neighbours() -> None:
