@@ -158,7 +158,7 @@ class Members:
         key = group, box.name, box.node_id
         replica = self._ids.get(key)
         there = box.member_of.get(group)
-        if there is not None and there.replica == replica and there.group.failure:
+        if there is not None and there.replica == replica and there.group.lost:
             self.gone[group, replica] = None  # what it had is lost: it must not come back under its id
             self._world.events.reached("replica replaced")
         if replica is None or (group, replica) in self.gone:

@@ -1,7 +1,7 @@
 """No two consumers hold one message at a time, as the brokers themselves see it.
 
 A message that was leased to somebody is leased to another only when that one has ended (detached, told that it is
-over, its node's process dead), or has given it back, or its time is over by the log's own time.
+over, reported as gone, its node's process dead), or has given it back, or its time is over by the log's own time.
 """
 
 from __future__ import annotations

@@ -106,6 +106,8 @@ def _tell_leases(life: BrokerLife, partition: str, entry: Entry) -> None:
         if command == Command.RETURN:
             for item in arguments[1]:
                 leases.returned(partition, *item)
+        elif command == Command.CONSUMER_GONE:  # only the node whose client it was says so
+            leases.ended(arguments[0])
         elif command == Command.ACK:
             for item in arguments[1]:
                 leases.acknowledged(partition, stamp_ms, *item)
