@@ -639,7 +639,6 @@ class Group(Actor):
         except PlaitError as error:
             _logger.warning("snapshot not installed", group=self.group, error=error.message)
             self._tell_core(RaftCore.install_failed)
-            return
 
     def _installed(self, index: int, state: bytes) -> None:
         """The log begins with that snapshot from this moment on: nothing may come between it and the core."""
@@ -649,14 +648,13 @@ class Group(Actor):
             membership, machine_state = unwrap(state)
             if index > self.applied_index or self._blind:
                 self._machine.restore(bytes(machine_state))
+                self.applied_index, self._applied_term = index, self._log.snapshot_term
+                self._blind = False
+                self._raft_log.forget_unapplied()
         except Exception as error:  # as in `open`: this replica stops here, and the node serves its others
             _logger.error("snapshot cannot be taken in", group=self.group, exc_info=error)
             self.fence(f"the snapshot at {index} cannot be read: {error!r}")
             return
-        if index > self.applied_index or self._blind:
-            self.applied_index, self._applied_term = index, self._log.snapshot_term
-            self._blind = False
-            self._raft_log.forget_unapplied()
         self._tell_core(RaftCore.installed, index, membership)
         if self._log.damage is None:
             self._tell_core(RaftCore.repaired)
