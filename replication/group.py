@@ -9,7 +9,7 @@ A group of one is the same code: it has nobody to ask, so what its disk has is c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -30,7 +30,6 @@ from replication.machine import (
     StateMachine,
 )
 from replication.raft.core import RaftCore
-from replication.raft.elections import may_campaign
 from replication.raft.envelope import unwrap, wrap
 from replication.raft.followers import Follower, followers, lagging
 from replication.raft.log import Vote
@@ -42,6 +41,7 @@ from replication.raft.settings import RaftSettings
 from replication.replica_log import ReplicaLog
 from replication.storage.damage import Damage, StorageFailed
 from replication.storage.log import GroupLog, HardState
+from replication.voice import Links, Voice
 from replication.waiting import Waiting
 
 _logger = structlog.get_logger("plait.replication")
@@ -56,25 +56,6 @@ REPLAY_SLICE_ENTRIES = 64
 """Entries applied before the time is looked at."""
 FOUNDING_TERM = 1
 """Term of the entry that names a new group's first members."""
-
-
-class Links(Protocol):
-    """What a group needs of the links between nodes (replication/peers/peers.py)."""
-
-    def send(self, group_id: int, node_id: int, message: Message) -> None:
-        """Never blocks; the message may be lost."""
-
-    def asleep(self, group: int, term: int, leader_node: int, follower_nodes: Iterable[int]) -> None:
-        """The replica fell asleep; for a leader: with those on these nodes."""
-
-    def awake(self, group: int) -> None:
-        """It sleeps no more."""
-
-    def may_campaign(self, group: int, turn: Callable[[], None]) -> bool:
-        """Whether it may campaign now, with a place of its own; else `turn` is called when it may."""
-
-    def campaign_over(self, group: int) -> None:
-        """It needs neither its place nor its turn any more."""
 
 
 class Snapshots(Protocol):
@@ -140,14 +121,11 @@ class Group(Actor):
         self._retired = False  # it leads no more than it does, for its node is about to end
         self._raft_log = ReplicaLog(log, self._synced)
         self.core: RaftCore | None = None
-        self._nodes: dict[int, int] = {}  # of replicas that it may speak to
         self._told = Standing(0, Role.FOLLOWER, 0, ready=False)
         self._catching_up = False
         self._checkpointing = False
         self._blind = False  # the state machine has no state: a snapshot could not be read
-        self._slept = False  # as the links were told
-        self._campaigns = False  # it has a place among those that campaign, or stands in line for one
-        self._in_line = False
+        self._voice = Voice(group, links, lambda: self.post(_TICK, always=True))
         self._waiting = Waiting(self.name)
 
     async def open(self, initial: Membership | None, *, eager: bool = False) -> None:
@@ -179,7 +157,7 @@ class Group(Actor):
             damaged=self._log.damage is not None,
             eager=eager,
         )
-        self._learn_nodes(self.core.membership)
+        self._voice.learn(self.core.membership)
         known = self.membership if memberships else initial
         if self._log.damage is not None and known is not None and list(known.members()) == [self.replica]:
             self.lost = True
@@ -211,7 +189,7 @@ class Group(Actor):
     @property
     def leader_node(self) -> int:
         """The node on which the leader lives, as far as is known; 0: unknown."""
-        return self._nodes.get(self.core.leader, 0) if self.core is not None else 0
+        return self._voice.node(self.core.leader) if self.core is not None else 0
 
     async def led(self) -> None:
         """Return when it is known here who leads, or this replica has failed or is stopped."""
@@ -335,7 +313,7 @@ class Group(Actor):
         if self.core is not None:
             self.core.fence(self.host.clock.monotonic_ns(), reason)
             self.core.take()
-            self._tell_links()
+            self._voice.tell(self.core, failed=True)
         self.host.call_off(self)
         self._waiting.end()
         self._change_role(RoleChange(term, Role.FENCED, ready=False, reason=reason))
@@ -349,7 +327,7 @@ class Group(Actor):
 
     def receive(self, node_id: int, message: Message) -> None:
         """A message came from a replica on that node."""
-        self._nodes[message.source] = node_id
+        self._voice.heard(message.source, node_id)
         self.post(message)
 
     def node_down(self, node_id: int) -> None:
@@ -366,9 +344,8 @@ class Group(Actor):
 
     def unreachable(self, node_id: int) -> None:
         """Messages to that node may have been lost."""
-        for replica, node in self._nodes.items():
-            if node == node_id:
-                self.post((RaftCore.unreachable, replica))
+        for replica in self._voice.replicas_on(node_id):
+            self.post((RaftCore.unreachable, replica))
 
     def members_on(self) -> list[int]:
         """The other nodes that have a member of this group."""
@@ -419,39 +396,12 @@ class Group(Actor):
         due_ns = self._deadline_ns(core)
         if due_ns is None or now_ns < due_ns:
             return
-        asks = core.role is Role.FOLLOWER and self._links is not None and not self._is_alone()
-        if asks and may_campaign(core):
-            self._campaigns = True
-            assert self._links is not None, "only a group with links asks for its turn"
-            self._in_line = not self._links.may_campaign(self.group, self._turn)
-        if not self._in_line:
+        if self._is_alone() or self._voice.may_campaign(core):
             core.tick(now_ns)
 
     def _deadline_ns(self, core: RaftCore) -> int | None:
         retired = self._retired and core.role is not Role.LEADER  # for a follower time only brings elections
         return None if retired else core.next_deadline_ns()
-
-    def _turn(self) -> None:
-        self._in_line = False
-        self.post(_TICK, always=True)
-
-    def _tell_links(self) -> None:
-        core, links = self.core, self._links
-        if core is None or links is None:
-            return
-        if self._campaigns and (core.leader or self.failure or not may_campaign(core)):
-            self._campaigns = self._in_line = False
-            links.campaign_over(self.group)
-        if core.asleep is self._slept:
-            return
-        self._slept = core.asleep
-        if not core.asleep:
-            links.awake(self.group)
-        elif core.role is Role.LEADER:
-            nodes = [progress.node for progress in core.progress.values() if progress.asleep]
-            links.asleep(self.group, core.term, core.membership.members()[self.replica], nodes)
-        else:
-            links.asleep(self.group, core.term, self.leader_node, ())
 
     def _synced(self, io: int, error: Exception | None) -> None:
         """Called by the storage, on the loop, in order of writing; with an error maybe while the core writes."""
@@ -473,9 +423,9 @@ class Group(Actor):
             self.fence(core.failure)
             return
         if output.membership is not None:
-            self._learn_nodes(output.membership)
+            self._voice.learn(output.membership)
         for message in output.messages:
-            self._send(message)
+            self._voice.send(message)
         for replica, first_index in output.wanted:
             self._tasks.spawn(f"{self.name}/load", self._load, replica, first_index)
         if output.install is not None:
@@ -484,20 +434,11 @@ class Group(Actor):
             self._checkpointing = True
             self._tasks.spawn(f"{self.name}/checkpoint", self._checkpoint_now)
         self._waiting.reads_settled(output, self.applied_index)
-        self._tell_links()
-        timeless = self.alarm_ns is None and not self._in_line and self._deadline_ns(core) is not None
+        self._voice.tell(core, bool(self.failure))
+        timeless = self.alarm_ns is None and not self._voice.in_line and self._deadline_ns(core) is not None
         applicable = core.commit > self.applied_index and not self._catching_up and not self._blind
         if (output.standing is not None or applicable or timeless) and not self._scheduled:
             self.post(_LOOK, always=True)
-
-    def _send(self, message: Message) -> None:
-        node_id = self._nodes.get(message.target)
-        if node_id is not None and self._links is not None:
-            self._links.send(self.group, node_id, message)
-
-    def _learn_nodes(self, membership: Membership) -> None:
-        """Former members are remembered until the next change: they may still have to be told something."""
-        self._nodes.update(membership.members())
 
     def _tell_standing(self) -> None:
         """Tell the state machine what this replica is, before it sees entries of another leader."""
@@ -551,7 +492,7 @@ class Group(Actor):
     def _set_alarm(self) -> None:
         assert self.core is not None, "there is a core from `open` on"
         deadline_ns = self._deadline_ns(self.core)
-        if deadline_ns is None or self.failure or self._in_line:
+        if deadline_ns is None or self.failure or self._voice.in_line:
             self.host.call_off(self)
         elif self.alarm_ns is None or deadline_ns < self.alarm_ns:
             self.host.alarm(deadline_ns, self, _TICK)  # one that rings early is set anew
@@ -631,9 +572,9 @@ class Group(Actor):
 
     async def _install(self, offer: SnapshotOffer) -> None:
         """Fetch the leader's snapshot, and become what it says."""
-        node_id = self._nodes.get(offer.source)
+        node_id = self._voice.node(offer.source)
         try:
-            if self._snapshots is None or node_id is None:
+            if self._snapshots is None or not node_id:
                 raise Unavailable("there is nobody to fetch a snapshot from")
             await self._snapshots.fetch(self._log, node_id, offer, self._agreed_index(), self._installed)
         except PlaitError as error:
