@@ -48,6 +48,8 @@ class Shape:
     think_ms: int = 60
     lease_ms: int = 2_000
     backlog_records: int = 20_000
+    overflow: str = "refuse"
+    replicas: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class Round:
         self.topic = Book(f"events-{number}", events.break_promise)
         self.queue = Book(f"jobs-{number}", events.break_promise)
         self.processed: dict[int, int] = {}
+        self.grown = 0
         self.sharing = Sharing(events.break_promise)
         self.healed = trio.Event()
         self.emptied = trio.Event()

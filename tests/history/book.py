@@ -46,6 +46,10 @@ class Book:
     delivered: dict[str, dict[bytes, None]] = field(default_factory=dict)
     """By subscription, what it was handed."""
     acknowledged: int = 0
+    given_up: dict[Place, None] = field(default_factory=dict)
+    """What went to the queue for dead letters."""
+    dropped: dict[Place, None] = field(default_factory=dict)
+    """What a full queue has let go."""
     _handed: dict[tuple[int, int, int], str] = field(default_factory=dict)
     _done: dict[Place, int] = field(default_factory=dict)
     _tried: dict[Place, int] = field(default_factory=dict)
@@ -138,14 +142,23 @@ class Book:
         """It was told that its acknowledgement was not taken."""
         self._tried[place] -= 1
 
+    def let_go(self, place: Place, *, dead: bool) -> None:
+        """A full queue has made place: that is gone, or `dead` and on its way to another queue."""
+        if place in self._done:
+            self._say(f"{place} was acknowledged, and is let go behind that")
+        (self.given_up if dead else self.dropped)[place] = None
+
     def left(self) -> list[bytes]:
         """What was acknowledged as stored, and nobody has acknowledged as done: it must come (again)."""
         return [
             value
             for value, one in self.values.items()
             if one.fate == ACKNOWLEDGED
-            and (one.place is None or not (one.place in self._done or self._tried.get(one.place)))
+            and (one.place is None or not (self._is_over(one.place) or self._tried.get(one.place)))
         ]
+
+    def _is_over(self, place: Place) -> bool:
+        return place in self._done or place in self.dropped or place in self.given_up
 
     # ---- the end
 
@@ -172,6 +185,14 @@ class Book:
             partitions.setdefault(partition, []).append((offset, value))
         for partition, records in partitions.items():
             self._check_order(partition, [value for _, value in records])
+
+    def finish_dead(self, values: Sequence[bytes]) -> None:
+        """Everything that the queue for dead letters was given in the end."""
+        given_up = sorted(self.places[place] for place in self.given_up)
+        if sorted(values) != given_up:
+            lost = [_short(value) for value in given_up if value not in values]
+            more = [_short(value) for value in values if values.count(value) > given_up.count(value)]
+            self._say(f"of {len(given_up)} dead letters {lost} are lost, {more} are there too often")
 
     def _check_order(self, partition: int, values: Sequence[bytes]) -> None:
         last: dict[str, int] = {}

@@ -8,23 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from random import Random
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import trio
 
 from plait.client.client import Client, Queue, Topic
 from plait.client.group import GroupSubscription
 from plait.client.messages import Leased, Received
-from plait.wire.errors import LeaseLost, NotFound, PlaitError
+from plait.wire.errors import AlreadyExists, LeaseLost, NotFound, PlaitError
 
 if TYPE_CHECKING:
     from plait.client.producer import Producer
     from tests.history.book import Book
     from tests.history.sharing import Sharing
 
+Found = TypeVar("Found")
+
 SUBSCRIPTION = "billing"
 GROUP = "shared"
 """The subscription that is read by a group."""
+DEAD_LETTERS = "dead"
+"""The queue that takes what the queue has no place for, where that is its way."""
 SESSIONS_S = (0.6, 2.0, 10.0)
 """Sessions of its members."""
 LOOK_S = 0.3
@@ -46,6 +50,10 @@ class Shape(Protocol):
     def lease_ms(self) -> int: ...
     @property
     def backlog_records(self) -> int: ...
+    @property
+    def overflow(self) -> str: ...
+    @property
+    def replicas(self) -> int | None: ...
 
 
 class Plan(Protocol):
@@ -80,6 +88,8 @@ class World(Protocol):
     """The faults are over: whoever publishes ends."""
     emptied: trio.Event
     """Everything has arrived: clients may go."""
+    grown: int
+    """How often the topic or the queue got more partitions."""
 
     @property
     def plan(self) -> Plan: ...
@@ -112,6 +122,7 @@ class Program:
         self.who = f"{machine.name}.{machine.lives}.{self.name}"
         self.random = Random(f"{machine.world.plan.seed} {self.who}")
         self._number = 0
+        self._grown = machine.world.grown
 
     async def run(self) -> None:
         """Until there is nothing to do any more."""
@@ -144,26 +155,48 @@ class Program:
             await self.think()
 
     async def topic(self) -> Topic:
-        """The topic."""
-        shape = self.world.plan.shape
-        found = await self.insist(lambda: self.client.topic(self.world.topic.name, partitions=shape.partitions))
+        """The topic, as it is by now."""
+        self._grown = self.world.grown
+        found = await self.insist(lambda: the_topic(self.world, self.client))
         assert isinstance(found, Topic)
         return found
 
     async def queue(self) -> Queue:
-        """The queue."""
-        shape = self.world.plan.shape
-        found = await self.insist(
-            lambda: self.client.queue(
-                self.world.queue.name,
-                partitions=shape.partitions,
-                lease_ms=shape.lease_ms,
-                max_backlog_records=shape.backlog_records,
-                overflow="refuse",
-            )
-        )
+        """The queue, as it is by now."""
+        self._grown = self.world.grown
+        shape, make, name = self.world.plan.shape, self.client.queue, self.world.queue.name
+        settings: dict[str, Any] = {
+            "partitions": shape.partitions,
+            "replicas": shape.replicas,
+            "lease_ms": shape.lease_ms,
+            "max_backlog_records": shape.backlog_records,
+            "overflow": shape.overflow,
+        }
+        if shape.overflow == "dead-letter":
+            settings["dead_letter"] = DEAD_LETTERS
+        found = await self.insist(lambda: as_it_is(make, name, settings))
         assert isinstance(found, Queue)
         return found
+
+    @property
+    def is_behind(self) -> bool:
+        """There are more partitions than it knows."""
+        return self._grown != self.world.grown
+
+
+async def the_topic(world: World, client: Client) -> Topic:
+    """The topic, made if there is none, as it is by now."""
+    shape = world.plan.shape
+    settings = {"partitions": shape.partitions, "replicas": shape.replicas}
+    return await as_it_is(client.topic, world.topic.name, settings)
+
+
+async def as_it_is(make: Callable[..., Awaitable[Found]], name: str, settings: dict[str, Any]) -> Found:
+    """Made so, or what is there by now."""
+    try:
+        return await make(name, **settings)
+    except AlreadyExists:
+        return await make(name, create=False)
 
 
 class Publisher(Program):
@@ -174,14 +207,16 @@ class Publisher(Program):
 
     async def run(self) -> None:
         """Until the faults are over."""
-        named: list[tuple[Topic | Queue, Book]] = [
-            (await self.topic(), self.world.topic),
-            (await self.queue(), self.world.queue),
-        ]
+        named = await self._named()
         while not self.world.healed.is_set():
             await self.think()
+            if self.is_behind:
+                named = await self._named()
             where, book = self.random.choice(named)
             await self._publish(where, book)
+
+    async def _named(self) -> list[tuple[Topic | Queue, Book]]:
+        return [(await self.topic(), self.world.topic), (await self.queue(), self.world.queue)]
 
     async def _publish(self, where: Topic | Queue, book: Book) -> None:
         value, random = self.new_value(), self.random
@@ -211,35 +246,38 @@ class Streamer(Program):
 
     async def run(self) -> None:
         """Until the faults are over."""
-        where: Topic | Queue
-        if self.machine.number % 2:
-            where, book = await self.topic(), self.world.topic
-        else:
-            where, book = await self.queue(), self.world.queue
-        random = self.random
-        producer = self.producer(where, random.choice((0, 5, 30)), random.choice((200, 2_000)))
+        while not self.world.healed.is_set():
+            where: Topic | Queue
+            if self.machine.number % 2:
+                where, book = await self.topic(), self.world.topic
+            else:
+                where, book = await self.queue(), self.world.queue
+            producer = self.producer(where, self.random.choice((0, 5, 30)), self.random.choice((200, 2_000)))
+            try:
+                while not self.world.healed.is_set() and not self.is_behind:
+                    await self.think()
+                    await self._stream(producer, where.partitions, book)
+            finally:
+                with trio.move_on_after(0):  # what nobody flushed may be lost: nobody was told that it is not
+                    try:
+                        await producer.aclose()
+                    except PlaitError as error:
+                        self.reached(error)
+
+    async def _stream(self, producer: Producer, partitions: int, book: Book) -> None:
+        random, values = self.random, list[bytes]()
         try:
-            while not self.world.healed.is_set():
-                await self.think()
-                values: list[bytes] = []
-                try:
-                    for _ in range(random.randrange(1, 12)):
-                        values.append(self.new_value())
-                        book.begin(values[-1], self.stream, self._number)
-                        await producer.send(values[-1], partition=random.randrange(where.partitions))
-                    await producer.flush()
-                except PlaitError as error:
-                    self.reached(error)
-                    continue
-                for value in values:
-                    book.stored(value)
-                self.world.events.note("flushed", book.name, self.who, self._number)
-        finally:
-            with trio.move_on_after(0):  # what nobody flushed may be lost: nobody was told that it is not
-                try:
-                    await producer.aclose()
-                except PlaitError as error:
-                    self.reached(error)
+            for _ in range(random.randrange(1, 12)):
+                values.append(self.new_value())
+                book.begin(values[-1], self.stream, self._number)
+                await producer.send(values[-1], partition=random.randrange(partitions))
+            await producer.flush()
+        except PlaitError as error:
+            self.reached(error)
+            return
+        for value in values:
+            book.stored(value)
+        self.world.events.note("flushed", book.name, self.who, self._number)
 
     def producer(self, where: Topic | Queue, linger_ms: int, batch_bytes: int) -> Producer:
         """Who sends the values."""
@@ -261,9 +299,12 @@ class Tailer(Program):
         topic = await self.topic()
         at = dict.fromkeys(range(topic.partitions), 0)
         while not self.world.emptied.is_set():
+            if self.is_behind:
+                topic = await self.topic()
+                at = dict.fromkeys(range(topic.partitions), 0) | at
             try:
                 async with topic.read(from_=dict(at)) as reader:
-                    while not self.world.emptied.is_set():
+                    while not self.world.emptied.is_set() and not self.is_behind:
                         with trio.move_on_after(LOOK_S):
                             message = await anext(reader)
                             if message.offset != at[message.partition]:
@@ -288,7 +329,9 @@ class Looker(Program):
         topic, book = await self.topic(), self.world.topic
         while not self.world.healed.is_set():
             await self.think()
-            floors = dict(book.floors)
+            if self.is_behind:
+                topic = await self.topic()
+            floors = {one: floor for one, floor in book.floors.items() if one < topic.partitions}
             begin = {one: max(0, floors.get(one, 0) - RECENT_RECORDS) for one in range(topic.partitions)}
             ends = dict(begin)
             try:
@@ -312,9 +355,11 @@ class Subscriber(Program):
         """Until everything has arrived."""
         topic, book, reached = await self.topic(), self.world.topic, self.world.processed
         while not self.world.emptied.is_set():
+            if self.is_behind:
+                topic = await self.topic()
             try:
                 async with topic.subscribe(SUBSCRIPTION, auto_commit_s=0.3) as subscription:
-                    while not self.world.emptied.is_set():
+                    while not self.world.emptied.is_set() and not self.is_behind:
                         with trio.move_on_after(LOOK_S):
                             message = await anext(subscription)
                             partition, offset = message.partition, message.offset

@@ -14,7 +14,7 @@ from replication.raft import elections
 from replication.raft.core import RaftCore
 from replication.raft.messages import VoteRequest
 from tests.sim.cluster.layers import run_any
-from tests.sim.cluster.plan import BOTH, Plan, draw, shrink
+from tests.sim.cluster.plan import ALL, Plan, draw, shrink
 from tests.sim.cluster.runner import run_batch
 from tests.sim.cluster.sometimes import missed
 from tests.sim.disk import SimDisk
@@ -32,7 +32,7 @@ would_vote = elections._would_vote
 
 @pytest.mark.slow
 def test_every_promise_is_kept_and_equal_seeds_give_equal_runs() -> None:
-    batch = run_batch(BOTH, range(SEEDS), os.cpu_count() or 1, twice=True, progress=lambda _: None)
+    batch = run_batch(ALL, range(SEEDS), os.cpu_count() or 1, twice=True, progress=lambda _: None)
     assert batch.broken == {}, "scripts/simulate --seed N --shrink tells more"
     assert batch.differing == [], "they ran differently under another hash seed"
     assert (batch.seeds, batch.runs) == (SEEDS, 2 * SEEDS)

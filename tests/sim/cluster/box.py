@@ -51,7 +51,11 @@ class Box:
             if not life.dead:
                 self._ended_by_itself(life)
             self.life = None
-            await trio.sleep(self.down_ms / 1_000)
+            await self.rest()
+
+    async def rest(self) -> None:
+        """Between two lives."""
+        await trio.sleep(self.down_ms / 1_000)
 
     def crash(self, survival: Survival, down_ms: int, *, silent: bool = False) -> None:
         """The process ends here and now; what its disk keeps is drawn. It is started again `down_ms` later."""

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tests.sim.cluster.layers import run_any
-from tests.sim.cluster.plan import BOTH, LAYERS, Plan, draw, layer_of, shrink
+from tests.sim.cluster.plan import ALL, LAYERS, Plan, draw, layer_of, shrink
 from tests.sim.cluster.runner import Batch, Tally, run_batch
 from tests.sim.cluster.sometimes import missed
 
@@ -42,7 +42,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--trace", action="store_true", help="print the events of --seed in any case")
     parser.add_argument("--plan", help="a file with a plan, as a shrunk seed prints it, to be run")
     parser.add_argument("--shrink", action="store_true", help="cut a failing --seed or --plan down first")
-    parser.add_argument("--layer", default=BOTH, choices=(*LAYERS, BOTH), help="what is simulated (default: both)")
+    parser.add_argument("--layer", default=ALL, choices=(*LAYERS, ALL), help="what is simulated (default: all)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     parser.add_argument("--twice", action="store_true", help="run each seed twice and compare the digests")
     parser.add_argument("--validate", action="store_true", help="hold every step of the cores against the papers")

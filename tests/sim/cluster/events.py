@@ -86,5 +86,8 @@ def logs_to(events: Events) -> Iterator[None]:
 LOGGED_STATES = {
     "a torn write at the end of the log was cut off": "torn tail cut",
     "older_life": "older disk refused",
+    "node is dead": "node declared dead",
+    "node is back": "dead node came back",
+    "replica is lost and asks for another in its place": "lost replica renewed",
 }
 """Lines of the log, and codes in them, that say that a state was reached."""

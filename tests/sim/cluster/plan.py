@@ -74,6 +74,14 @@ class Shape:
     """How long a client tries."""
     backlog_records: int | None = None
     """What the queue takes at the most."""
+    overflow: str = "refuse"
+    """What becomes of a publish when it has that."""
+    spares: int = 0
+    """Machines that may join, where nodes come and go; likewise below. `nodes` found the cluster."""
+    replicas: int | None = None
+    """Of the topic and of the queue; None: as the cluster gives them."""
+    racks: int = 0
+    dead_after_ms: int = 300_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +109,9 @@ class Plan:
         return cls(found["seed"], found["layer"], Shape(**shape), faults)
 
 
-LAYERS = ("groups", "brokers")
+LAYERS = ("groups", "brokers", "fleets")
 """What can be simulated."""
-BOTH = "both"
+ALL = "all"
 """All of them, seed by seed."""
 LONG_MS: Mapping[str, tuple[int, int]] = {
     "lossy": (300, 2_500),
@@ -136,18 +144,31 @@ LONG_MS: Mapping[str, tuple[int, int]] = {
     "client killed": (10, 1_500),
     "client paused": (20, 3_000),
     "client cut off": (200, 4_000),
+    "join": (0, 0),
+    "node dead": (0, 1_500),
+    "machine lost": (100, 1_500),
+    "drain": (0, 0),
+    "activate": (0, 0),
+    "remove": (0, 0),
+    "more partitions": (0, 0),
+    "other replicas": (0, 0),
 }
 """Kinds of faults, each with the least and the longest time that one lasts."""
-ONLY: Mapping[str, tuple[str, ...]] = {
-    "groups": ("move", "grow", "shrink", "burst"),
-    "brokers": ("client killed", "client paused", "client cut off"),
+GROUP_KINDS = ("move", "grow", "shrink", "burst")
+CLIENT_KINDS = ("client killed", "client paused", "client cut off")
+FLEET_KINDS = (
+    *("join", "node dead", "machine lost", "drain", "activate", "remove"),
+    *("more partitions", "other replicas"),
+)
+"""What is done to a cluster whose nodes come and go: by its operator, for the most part."""
+ABSENT: Mapping[str, tuple[str, ...]] = {
+    "groups": (*CLIENT_KINDS, *FLEET_KINDS),
+    "brokers": (*GROUP_KINDS, *FLEET_KINDS),
+    "fleets": GROUP_KINDS,
 }
-"""Faults of one layer only."""
+"""By layer, what cannot be done to it."""
 KINDS: Mapping[str, tuple[str, ...]] = {
-    layer: tuple(
-        kind for kind in LONG_MS if not any(kind in kinds for other, kinds in ONLY.items() if other != layer)
-    )
-    for layer in LAYERS
+    layer: tuple(kind for kind in LONG_MS if kind not in ABSENT[layer]) for layer in LAYERS
 }
 """By layer, the faults that can strike there."""
 _RARE = {"power cut everywhere": 0.4, "old disk": 0.4, "empty disk": 0.5, "rot": 0.7}
@@ -155,28 +176,33 @@ _RARE = {"power cut everywhere": 0.4, "old disk": 0.4, "empty disk": 0.5, "rot":
 
 
 def layer_of(layers: str, seed: int) -> str:
-    """The layer of a seed; of BOTH, one of ten has brokers, which take longer."""
-    if layers != BOTH:
+    """The layer of a seed; of ALL, one of ten has brokers and one a fleet of them, which take longer."""
+    if layers != ALL:
         return layers
-    return "brokers" if seed % 10 == seed // 10 % 10 else "groups"
+    return {0: "brokers", 5: "fleets"}.get((seed - seed // 10) % 10, "groups")
 
 
 def draw(seed: int, layer: str = "groups", *, kinds: tuple[str, ...] | None = None) -> Plan:
     """The plan of a seed; `kinds`: of these faults only."""
     random = Random(f"plan {layer} {seed}")
-    shape = _shape(random) if layer == "groups" else _broker_shape(random)
+    shape = _SHAPES[layer](random)
     chosen = list(kinds if kinds is not None else KINDS[layer])
     if kinds is None:
         chosen = [kind for kind in chosen if random.random() < 0.4] or ["kill", "partition"]
-    weights = [random.uniform(0.2, 1.0) * _RARE.get(kind, 1.0) for kind in chosen]
-    count = round(shape.safety_ms / 1_000 * random.choice((0.5, 1, 1.5, 2.5)))
-    faults = [
-        _fault(random, kind, random.randrange(200, shape.safety_ms))
-        for kind in random.choices(chosen, weights, k=count)
-    ]
+    faults = _faults(random, [kind for kind in chosen if kind not in FLEET_KINDS], shape, (0.5, 1, 1.5, 2.5))
+    faults += _faults(random, [kind for kind in chosen if kind in FLEET_KINDS], shape, (0.5, 1))
     if kinds is None:
         faults += _dealt(random, KINDS[layer][seed % len(KINDS[layer])], shape.safety_ms)
     return Plan(seed, layer, shape, tuple(sorted(faults, key=lambda fault: fault.at_ms)))
+
+
+def _faults(random: Random, kinds: list[str], shape: Shape, per_s: tuple[float, ...]) -> list[PlannedFault]:
+    if not kinds:
+        return []
+    weights = [random.uniform(0.2, 1.0) * _RARE.get(kind, 1.0) for kind in kinds]
+    count = round(shape.safety_ms / 1_000 * random.choice(per_s))
+    chosen = random.choices(kinds, weights, k=count)
+    return [_fault(random, kind, random.randrange(200, shape.safety_ms)) for kind in chosen]
 
 
 def _fault(random: Random, kind: str, at_ms: int) -> PlannedFault:
@@ -200,6 +226,8 @@ def _dealt(random: Random, kind: str, safety_ms: int) -> list[PlannedFault]:
         kills = [(safety_ms // 6, 20), (safety_ms // 3, 20)]
         killed = [replace(fault, kind="kill", at_ms=at, for_ms=long, draw=0) for at, long in kills]
         return [*killed, replace(fault, at_ms=safety_ms * 2 // 3)]
+    if kind == "activate":  # somebody must be drained before
+        return [replace(fault, kind="drain", at_ms=safety_ms // 4), fault]
     return [fault]
 
 
@@ -247,6 +275,33 @@ def _broker_shape(random: Random) -> Shape:
         deadline_ms=random.choice((1_000, 3_000, 10_000)),
         backlog_records=random.choice((None, None, 30)),
     )
+
+
+def _fleet_shape(random: Random) -> Shape:
+    nodes, spares = random.choice(((1, 2), (1, 3), (2, 1), (3, 1), (3, 1), (3, 2), (4, 1)))
+    return replace(
+        _broker_shape(random),
+        nodes=nodes,
+        voters=nodes,
+        spares=spares,
+        clients=2,
+        safety_ms=random.choice((4_000, 6_000, 8_000)),
+        election_ms=random.choice((250, 400)),
+        beat_ms=80,
+        clock_rates=tuple(round(1 + random.choice((0.0, 0.0, 0.02, -0.02)), 4) for _ in range(nodes + spares)),
+        replicas=random.choice((None, None, None, 3, 2)),
+        racks=random.choice((0, 0, 2, 3)),
+        dead_after_ms=random.choice((800, 1_500, 3_000)),
+        overflow=random.choice(("refuse", "block", "drop-oldest", "dead-letter")),
+        backlog_records=random.choice((None, 30, 30)),
+    )
+
+
+_SHAPES: Mapping[str, Callable[[Random], Shape]] = {
+    "groups": _shape,
+    "brokers": _broker_shape,
+    "fleets": _fleet_shape,
+}
 
 
 def shrink(plan: Plan, fails: Callable[[Plan], bool], tries: int = 150) -> Plan:

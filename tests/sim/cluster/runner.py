@@ -125,7 +125,7 @@ def run_batch(
     *,
     validate: bool = False,
 ) -> Batch:
-    """Run all seeds of a layer, or of BOTH; `twice` with different hash seeds, in so many processes at a time.
+    """Run all seeds of a layer, or of ALL; `twice` with different hash seeds, in so many processes at a time.
 
     `validate`: what the cores do is judged by the reference model.
     """

@@ -65,9 +65,37 @@ BROKER_STATES = (
     "told storage_full",
 )
 """Of the layer of brokers."""
-STATES = {"groups": GROUP_STATES, "brokers": BROKER_STATES}
+FLEET_STATES = (
+    *(state for state in BROKER_STATES if state != "told storage_full"),
+    "joint membership",
+    "membership change reverted",
+    "node joined",
+    "node joined while links were cut",
+    "node joined in bad weather",
+    "lone broker has grown",
+    "node declared dead",
+    "dead node came back",
+    "dead node replaced",
+    "node removed under load",
+    "node removed that nobody is",
+    "removed node refused",
+    "drain finished under faults",
+    "at rest with a drained node",
+    "move finished under faults",
+    "move outlived its leader",
+    "move changed on its way",
+    "replicas that came later",
+    "lost replica renewed",
+    "machine with a damaged disk replaced",
+    "partitions added under load",
+    "replicas changed under load",
+    "oldest dropped",
+    "dead letters",
+)
+"""Of the layer of fleets."""
+STATES = {"groups": GROUP_STATES, "brokers": BROKER_STATES, "fleets": FLEET_STATES}
 """By layer."""
-SEEN_WITH_RUNS = {"groups": 250, "brokers": 250}
+SEEN_WITH_RUNS = {"groups": 250, "brokers": 250, "fleets": 250}
 """By layer, the runs from which on a batch must have reached everything."""
 RARE = ("damage without remedy", "told storage_full")
 """States that only a batch of many more must have reached."""

@@ -17,7 +17,7 @@ from plait.client.client import Client
 from plait.wire.errors import PlaitError
 from replication.machine import Role
 from replication.raft.core import RaftCore
-from tests.history.programs import GROUP, SUBSCRIPTION
+from tests.history.programs import DEAD_LETTERS, GROUP, SUBSCRIPTION, the_topic
 from tests.sim.cluster.brokers.machines import ClientMachine
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ class Ending:
     async def _audit(self, client: Client) -> None:
         """Everything that was acknowledged is read, and has arrived."""
         world = self._world
-        shape = world.plan.shape
-        topic = await client.topic(world.topic.name, partitions=shape.partitions)
+        topic = await the_topic(world, client)
         queue = await client.queue(world.queue.name, create=False)
         self._stage = "not everything arrives"
         await self._until(lambda: not world.publishing)
@@ -107,11 +106,27 @@ class Ending:
             content[message.partition].append((message.offset, message.value))
         world.topic.finish(content)
         world.queue.finish_queue()
+        if world.queue.given_up:
+            self._stage = "dead letters do not arrive"
+            await self._read_dead(client)
         self._stage = "the subscription is not given everything"
         values = [value for records in content.values() for _, value in records]
         for subscription in (SUBSCRIPTION, GROUP):
             given = world.topic.delivered.setdefault(subscription, {})
             await self._until(lambda given=given: all(value in given for value in values))  # type: ignore[misc]  # bound now
+
+    async def _read_dead(self, client: Client) -> None:
+        """What the queue gave up is all there, once."""
+        world, values = self._world, list[bytes]()
+        dead = await client.queue(DEAD_LETTERS)
+        async with dead.consume() as consumer:
+            while len(values) < len(world.queue.given_up) or (await dead.backlog()).records:
+                with trio.move_on_after(AGAIN_S):
+                    message = await anext(consumer)
+                    if message.deliveries == 1:
+                        values.append(message.value)
+                    await message.ack()
+        world.queue.finish_dead(values)
 
     async def _until(self, true: Callable[[], bool]) -> None:
         while not true():  # noqa: ASYNC110 - many things must have come true at once, and none of them tells
@@ -124,7 +139,7 @@ class Ending:
     def _unequal(self) -> Iterator[str]:
         world = self._world
         for box in world.boxes:
-            if (box.life is None or not box.life.started) and not box.doubtful:
+            if box.is_on and (box.life is None or not box.life.started) and not box.doubtful:
                 yield f"{box.name} is not up"
         for group in sorted({group for life in self._whole() for group in life.replicas}):
             states = {}

@@ -10,9 +10,10 @@ import trio
 
 from gateways.native.server import NativeGateway
 from node.commanded import CommandedReplica
+from node.controller import ControllerSettings
 from node.node import Node, NodeSettings
 from node.partition import Partition
-from plait.wire.errors import AlreadyExists, PlaitError, StorageDamaged
+from plait.wire.errors import AlreadyExists, BadRequest, PlaitError, StorageDamaged
 from replication.machine import Role
 from replication.raft.core import RaftCore
 from replication.raft.invariants import check
@@ -41,15 +42,48 @@ CRITICAL_SPACE_BYTES = 25_000
 
 
 class BrokerBox(Box):
-    """A machine of a broker; its node id is the same for ever."""
+    """A machine of a broker; its node id is that of its disk."""
 
     world: BrokerWorld
     life: BrokerLife | None
 
     def __init__(self, world: BrokerWorld, name: str, node_id: int, disk: SimDisk, clock: SimClock) -> None:
+        """`node_id`: of one that founds the cluster; 0: it is off, and joins when it is switched on."""
         super().__init__(world, name, node_id, disk, clock)
+        self.founds = node_id > 0
         self.own_disk: SimDisk | None = None
         """Lies beside the machine while a wrong one is in it."""
+        self._power = trio.Event()
+        if self.founds:
+            self._power.set()
+
+    @property
+    def is_on(self) -> bool:
+        """It is running, or will be in a moment."""
+        return self._power.is_set()
+
+    def switch_on(self) -> None:
+        """It starts, with the disk that is in it."""
+        self._power.set()
+
+    def clear(self) -> None:
+        """It is switched off, and has a new disk: if it is switched on again it is another node."""
+        self.crash(Survival.KILLED, 0)
+        self._power = trio.Event()
+        self.founds, self.node_id = False, 0
+        self.disk, self.own_disk, self.images, self.doubtful = self.world.new_disk(), None, [], False
+
+    async def run(self) -> None:
+        """See Box."""
+        if not self.is_on:
+            await self._power.wait()
+        await super().run()
+
+    async def rest(self) -> None:
+        """See Box."""
+        await super().rest()
+        while not self.is_on:
+            await self._power.wait()
 
     def put_in(self, disk: SimDisk, down_ms: int) -> None:
         """It is started again with another disk, an older state of its own or an empty one."""
@@ -62,7 +96,8 @@ class BrokerBox(Box):
         with trio.move_on_after(WRONG_DISK_S):
             await self.world.healed.wait()
         own, images = self.own_disk, list(self.images)
-        assert own is not None, "it was put aside"
+        if own is None:
+            return  # the machine was cleared meanwhile
         self.crash(Survival.KILLED, 50)
         self.own_disk, self.disk, self.images = None, own, images
         self.heal()
@@ -103,7 +138,7 @@ class BrokerLife:
         """A replica of the group is to be here."""
         assert self.node is not None, "it serves"
         assignment = self.node.metadata.catalogue.assignment(group)
-        return assignment is not None and self.box.node_id in assignment.nodes
+        return assignment is not None and self.node.node_id in assignment.nodes
 
     def core(self, group: int) -> RaftCore | None:
         """The core of a group's replica here."""
@@ -135,7 +170,7 @@ class BrokerLife:
         except BaseExceptionGroup as group:
             self._judge(group)
         if self.node is not None and hasattr(self.node, "metadata"):
-            self.world.leases.died(self.box.node_id, self.node.metadata.incarnation)
+            self.world.leases.died(self.node.node_id, self.node.metadata.incarnation)
 
     def _judge(self, group: BaseExceptionGroup) -> None:
         events = self.world.events
@@ -154,6 +189,8 @@ class BrokerLife:
         error = _first(others)
         if self._wrong and isinstance(error, AlreadyExists | StorageDamaged):
             events.reached("wrong disk refused")
+        elif isinstance(error, AlreadyExists | BadRequest) and self.world.was_removed(self.box.node_id):
+            events.reached("removed node refused")
         elif isinstance(error, PlaitError | OSError) and self.box.doubtful:
             events.reached("node ended with its damaged disk")
         else:
@@ -170,23 +207,33 @@ class BrokerLife:
         gateway = self.gateway = NativeGateway(made.environment, node.broker, box.name, NATIVE_PORT)
         await gateway.start()
         made.environment.tasks.spawn("gateway", gateway.run)
+        if box.node_id != node.node_id:
+            box.node_id = node.node_id
+            world.joined(box)
         self.started = True
-        world.events.note("serves", box.name, f"start={node.metadata.incarnation}")
+        world.events.note("serves", box.name, f"node={node.node_id}", f"start={node.metadata.incarnation}")
 
     def _settings(self) -> NodeSettings:
-        world = self.world
+        world, box = self.world, self.box
+        shape = world.plan.shape
         storage = replace(
             world.settings.storage, low_space_bytes=LOW_SPACE_BYTES, critical_space_bytes=CRITICAL_SPACE_BYTES
         )
-        boxes = world.boxes
+        founders = world.boxes[: shape.nodes] if box.founds and shape.nodes > 1 else []
+        number = world.boxes.index(box)
         return NodeSettings(
-            name=self.box.name,
+            name=box.name,
             storage=storage,
-            node_id=self.box.node_id,
-            initial={box.node_id: (box.name, PEER_PORT) for box in boxes} if len(boxes) > 1 else None,
-            native=(self.box.name, NATIVE_PORT),
+            node_id=box.node_id if box.founds else 1,
+            initial={each: (one.name, PEER_PORT) for each, one in enumerate(founders, start=1)} or None,
+            join=() if box.founds else world.doors(box),
+            peer_listen=(box.name, PEER_PORT) if shape.nodes + shape.spares > 1 else None,
+            peer=(box.name, PEER_PORT) if shape.nodes + shape.spares > 1 else None,
+            native=(box.name, NATIVE_PORT),
+            rack=f"rack {number % shape.racks}" if shape.racks else "",
             raft=world.settings.raft,
             peers=world.settings.peers,
+            controller=ControllerSettings(shape.dead_after_ms),
         )
 
     def holds(self) -> dict[str, int]:

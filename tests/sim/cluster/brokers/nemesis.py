@@ -37,6 +37,10 @@ class BrokerNemesis(Nemesis):
             "client cut off": self._client_cut_off,
         }
 
+    def _clock_rate(self, fault: PlannedFault, random: Random) -> bool:
+        self._world.sharing.clocks_agree = False
+        return super()._clock_rate(fault, random)
+
     def _broker_box(self, fault: PlannedFault) -> BrokerBox:
         return self._world.boxes[fault.node % len(self._world.boxes)]
 

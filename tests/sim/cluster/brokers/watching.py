@@ -15,14 +15,17 @@ from zlib import crc32
 import node.groups
 import node.node
 import node.partition
+import node.state
+from cluster.catalogue import COORDINATORS
 from node.commanded import CommandedReplica
 from node.consumers import Consumer, Consumers, Grant
-from node.entries import KIND_BATCH, KIND_COMMANDS, Command, decode_commands, read_envelope
+from node.entries import KIND_BATCH, KIND_COMMANDS, Command, batch_of, decode_commands, read_envelope
 from node.groups import Groups, Machine
 from node.origins import NO_ORIGIN
 from node.partition import Partition
 from node.shared import SharedSubscription
-from replication.machine import Entry
+from plait.wire.batch import iterate
+from replication.machine import Entry, Range
 from replication.raft.membership import Membership
 from replication.transfer import Transfers
 from replication.transfer_rules import TransferSettings
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 LIFE: ContextVar[BrokerLife] = ContextVar("LIFE")
 """The process that a task is of."""
+APPLYING: ContextVar[Partition | None] = ContextVar("APPLYING", default=None)
+"""The queue's partition that applies entries at this moment, where the queue lets go of what it has."""
 RELEASE_MS = 300
 """How often partitions tell their logs what they no longer need, while they are simulated."""
 
@@ -94,9 +99,45 @@ def _apply(
     entries: Sequence[Entry],
 ) -> None:
     for entry in entries:
-        if checker.applied_entry(entry) and entry.kind == KIND_COMMANDS and isinstance(replica, Partition):
-            _tell_leases(life, replica.name, entry)
-    apply(entries)
+        if checker.applied_entry(entry) and isinstance(replica, Partition):
+            if entry.kind == KIND_COMMANDS:
+                _tell_leases(life, replica.name, entry)
+            elif life.world.lets_go(replica.name):
+                _tell_content(life, replica.number, entry)
+    before = APPLYING.set(replica if isinstance(replica, Partition) and life.world.lets_go(replica.name) else None)
+    try:
+        apply(entries)
+    finally:
+        APPLYING.reset(before)
+
+
+def _tell_content(life: BrokerLife, number: int, entry: Entry) -> None:
+    for record in iterate(batch_of(entry.payload)):
+        life.world.queue.seen(bytes(record.value or b""), (number, record.offset))
+
+
+class WatchedSubscription(SharedSubscription):
+    """One whose choice of what a full queue lets go is looked at."""
+
+    def drop_oldest(self, stamp_ms: int, limit: int, next_offset: int) -> int:
+        """See SharedSubscription."""
+        self._tell(limit, next_offset, dead=False)
+        return super().drop_oldest(stamp_ms, limit, next_offset)
+
+    def give_up_oldest(self, stamp_ms: int, limit: int, next_offset: int) -> list[Range]:
+        """See SharedSubscription."""
+        self._tell(limit, next_offset, dead=True)
+        return super().give_up_oldest(stamp_ms, limit, next_offset)
+
+    def _tell(self, limit: int, next_offset: int, *, dead: bool) -> None:
+        partition = APPLYING.get()
+        if partition is None:
+            return
+        world = LIFE.get().world
+        for first, last in self._oldest(limit, next_offset):
+            for offset in range(first, last + 1):
+                world.queue.let_go((partition.number, offset), dead=dead)
+        world.events.reached("dead letters" if dead else "oldest dropped")
 
 
 def _tell_leases(life: BrokerLife, partition: str, entry: Entry) -> None:
@@ -151,13 +192,15 @@ class WatchedConsumers(Consumers):
 
 
 @contextmanager
-def watched(transfers: TransferSettings) -> Iterator[None]:
+def watched(transfers: TransferSettings, coordinators: int = COORDINATORS) -> Iterator[None]:
     """Nodes that are made meanwhile are looked at, and so small that their limits are reached."""
     stand_ins = {
         (node.node, "Groups"): WatchedGroups,
         (node.partition, "Consumers"): WatchedConsumers,
         (node.groups, "Transfers"): partial(Transfers, settings=transfers),
         (node.partition, "RELEASE_INTERVAL_MS"): RELEASE_MS,
+        (node.node, "COORDINATORS"): coordinators,
+        (node.state, "SharedSubscription"): WatchedSubscription,
     }
     before = {place: getattr(*place) for place in stand_ins}
     try:

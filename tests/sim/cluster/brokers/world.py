@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from cluster.catalogue import Catalogue
 from cluster.placement import REPLICAS_DEFAULT
 from tests.history.book import Book
 from tests.history.sharing import Sharing
@@ -17,9 +18,13 @@ from tests.sim.cluster.brokers.nemesis import BrokerNemesis
 from tests.sim.cluster.brokers.watching import ReplicaChecker
 from tests.sim.cluster.cluster import Cluster
 from tests.sim.cluster.plan import Plan
+from tests.sim.cluster.settings import PEER_PORT
 
 if TYPE_CHECKING:
     from tests.sim.cluster.box import Box
+
+LETTING_GO = ("drop-oldest", "dead-letter")
+"""Ways in which a full queue takes more."""
 
 
 class BrokerWorld(Cluster):
@@ -37,10 +42,19 @@ class BrokerWorld(Cluster):
         """Programs that publish."""
         self.emptied = trio.Event()
         """Everything has arrived: clients may go."""
+        shape = plan.shape
         self.boxes = [
-            BrokerBox(self, f"n{number}", number, self.new_disk(), self.new_clock(number - 1))
-            for number in range(1, plan.shape.nodes + 1)
+            BrokerBox(
+                self,
+                f"n{number}",
+                number if number <= shape.nodes else 0,
+                self.new_disk(),
+                self.new_clock(number - 1),
+            )
+            for number in range(1, shape.nodes + shape.spares + 1)
         ]
+        self.grown = 0
+        """How often the topic or the queue got more partitions."""
         self.clients = [ClientMachine(self, number) for number in range(1, plan.shape.clients + 1)]
         self._groups: dict[int, ReplicaChecker] = {}
 
@@ -72,6 +86,28 @@ class BrokerWorld(Cluster):
         group = groups[number % len(groups)]
         return next((life.box for life in self.lives() if life.leads_group(group)), None)
 
+    def newest(self) -> Catalogue | None:
+        """The catalogue as the node has it that has applied most of it."""
+        found = [life.node.metadata.catalogue for life in self.lives() if life.node is not None]
+        return max(found, key=lambda each: each.applied_index, default=None)
+
+    def was_removed(self, node_id: int) -> bool:
+        """A node is not of the cluster any more."""
+        catalogue = self.newest()
+        return node_id > 0 and catalogue is not None and catalogue.node_was_removed(node_id)
+
+    def doors(self, box: BrokerBox) -> list[tuple[str, int]]:
+        """Whom a machine asks that wants to join."""
+        others = [(one.name, PEER_PORT) for one in self.boxes if one is not box and one.is_on]
+        return box.random.sample(others, min(len(others), 2))
+
+    def lets_go(self, partition: str) -> bool:
+        """It is one of the queue's, which makes place by letting go of what it has."""
+        return self.plan.shape.overflow in LETTING_GO and partition.startswith(f"{self.queue.name}/")
+
+    def joined(self, box: BrokerBox) -> None:
+        """A node is of the cluster that was not before."""
+
     def may_lose(self, boxes: list[Box]) -> bool:
         """See Cluster."""
         lost = {box.name for box in boxes} | {box.name for box in self.boxes if box.own_disk is not None}
@@ -90,5 +126,13 @@ class BrokerWorld(Cluster):
         """See Cluster."""
         for client in self.clients:
             client.start()
-        await BrokerNemesis(self).run()
-        await Ending(self).run()
+        await self.nemesis().run()
+        await self.ending().run()
+
+    def nemesis(self) -> BrokerNemesis:
+        """What goes wrong."""
+        return BrokerNemesis(self)
+
+    def ending(self) -> Ending:
+        """How it ends."""
+        return Ending(self)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.sim.cluster.plan import BOTH, KINDS, LAYERS, Plan, draw, layer_of, shrink
+from tests.sim.cluster.plan import ALL, KINDS, LAYERS, Plan, draw, layer_of, shrink
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -16,11 +16,12 @@ def test_equal_seeds_give_equal_plans_and_few_of_them_have_all_kinds(layer: str)
     assert {fault.kind for plan in plans for fault in plan.faults} == set(KINDS[layer])
 
 
-def test_one_of_ten_seeds_has_brokers_and_those_have_all_kinds() -> None:
-    seeds = [seed for seed in range(300) if layer_of(BOTH, seed) == "brokers"]
+@pytest.mark.parametrize("layer", ["brokers", "fleets"])
+def test_one_of_ten_seeds_has_brokers_and_one_a_fleet_and_those_have_all_kinds(layer: str) -> None:
+    seeds = [seed for seed in range(300) if layer_of(ALL, seed) == layer]
     assert len(seeds) == 30
-    drawn = {fault.kind for seed in seeds for fault in draw(seed, "brokers").faults}
-    assert drawn == set(KINDS["brokers"])
+    drawn = {fault.kind for seed in seeds for fault in draw(seed, layer).faults}
+    assert drawn == set(KINDS[layer])
     assert layer_of("groups", seeds[0]) == "groups"
 
 
