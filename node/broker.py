@@ -18,23 +18,22 @@ import structlog
 from cluster.catalogue import Topic
 from cluster.names import check_subscription_name
 from cluster.settings import LEASE_MS_MAX, LEASE_MS_MIN, record_limit_bytes
+from node.attachments import Attachment, Attachments
 from node.attending import Attendance, Attending
 from node.consumer_groups import ConsumerGroups
 from node.consumers import LeasedRun
 from node.coordinators import coordinator_groups, coordinator_of
 from node.describe import Figures, describe_subscriptions, describe_topic, figures_of, figures_unknown
-from node.entries import Command
 from node.group_questions import CommitTo, PositionsOf
 from node.lanes import Lanes
 from node.metadata import Metadata
 from node.outbox import OUTBOX_PRODUCERS
 from node.publishing import Published
-from node.questions import Describe, FetchFrom, Find, Question, SettleLeases
+from node.questions import Describe, FetchFrom, Find, Question
 from node.readers import Fetched, Located
 from node.replicas import Replicas
 from node.router import Router
 from node.routes import Routes
-from node.shared import Settled
 from node.source import BATCH_OPEN_BYTES
 from node.state import QUEUE_SUBSCRIPTION
 from node.status import Status
@@ -71,84 +70,6 @@ class ConsumerOptions:
     client: str
 
 
-class Attachment:
-    """One consumer's hold on all partitions of a queue or shared subscription."""
-
-    def __init__(self, routes: Routes, subscription: str, gone: Callable[[PlaitError], None]) -> None:
-        self._routes = routes
-        self._subscription = subscription
-        self._gone = gone
-        self._over = False
-        self._members: list[Attending] = []  # in the order of the partitions
-
-    def add(self, consumer: Attending) -> None:
-        """It consumes the next partition, too."""
-        self._members.append(consumer)
-
-    def ended(self, error: PlaitError) -> None:
-        """One partition serves it no more: it is over in all of them, and its owner is told, once."""
-        if not self._over:
-            self.detach()
-            self._gone(error)
-
-    def settle(
-        self, partition: int, action: str, extend_ms: int, items: Sequence[tuple[int, int, int]]
-    ) -> Promise[Settled]:
-        """Say what became of leased records: (lease_id, first, last) each. Actions: ack, return, extend.
-
-        `extend_ms` is the new length of an extended lease from now on, or the delay of a return.
-        """
-        if not 0 <= partition < len(self._members):
-            return rejected(NotFound(f"there is no partition {partition}; nothing was settled"))
-        command: list[Any]
-        plain = [list(item) for item in items]
-        match action:
-            case "ack":
-                command = [Command.ACK.value, self._subscription, plain]
-            case "return":
-                command = [Command.RETURN.value, self._subscription, plain, extend_ms]
-            case _:
-                command = [Command.EXTEND.value, self._subscription, plain, extend_ms]
-        return self._routes.ask(self._members[partition].group, SettleLeases(command))
-
-    async def attach(self) -> Attachment:
-        """Begin to consume, in all partitions or in none. Raises PlaitError."""
-        try:
-            for consumer in self._members:
-                await consumer.attach()
-        except PlaitError:
-            self.detach()
-            raise
-        self.resume()  # nothing is delivered before whoever attached has the attachment in hand
-        return self
-
-    def pause(self) -> None:
-        """Lease nothing more to this consumer until `resume`."""
-        for consumer in self._members:
-            consumer.pause(True)
-
-    def resume(self) -> None:
-        """Lease to this consumer again."""
-        for consumer in self._members:
-            consumer.pause(False)
-
-    def detach(self) -> Promise[None]:
-        """End it: what the consumer holds goes back to the queue."""
-        self._over = True
-        done: Promise[None] = Promise()
-        left = len(self._members)
-
-        def one_done(_: Promise[None]) -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                done.resolve(None)
-
-        for consumer in self._members:
-            consumer.end().then(one_done)
-        return done
-
-
 class Broker:
     """The facade. One per node; all its methods may be called from any task of the node."""
 
@@ -174,6 +95,7 @@ class Broker:
         self._router = Router(metadata.node_id)
         self._tasks = tasks
         self._consumer_number = 0
+        self._attachments = Attachments(metadata.catalogue)
         self.groups = ConsumerGroups(metadata, routes, self._soon)
         """Consumer groups."""
         self.status: Status | None = None
@@ -347,22 +269,26 @@ class Broker:
                 raise NotFound(f"queue {name} has no subscription {subscription!r}; nothing was attached")
         except PlaitError as error:
             return rejected(error)
-        prefetch = max(1, min(options.prefetch, PREFETCH_RECORDS_MAX) // len(topic.groups))
-        attachment = Attachment(self._routes, subscription, gone)
-        for number, group in enumerate(topic.groups):
-            attachment.add(
-                Attending(
-                    self._attendance,
-                    group,
-                    self._new_consumer_id(),
-                    subscription,
-                    prefetch,
-                    options.lease_ms or topic.settings.lease_ms,
-                    partial(deliver, number),
-                    attachment.ended,
-                )
+        prefetch = min(options.prefetch, PREFETCH_RECORDS_MAX)
+
+        def consumer(number: int, group: int, count: int) -> Attending:
+            return Attending(
+                self._attendance,
+                group,
+                self._new_consumer_id(),
+                subscription,
+                max(1, prefetch // count),
+                options.lease_ms or topic.settings.lease_ms,
+                partial(deliver, number),
+                attachment.ended,
             )
-        return self._soon("attach", attachment.attach())
+
+        attachment = Attachment(self._routes, self._attachments, topic.topic_id, subscription, consumer, gone)
+        return self._soon("attach", attachment.attach(topic.groups))
+
+    def catalogue_changed(self) -> None:
+        """There may be more partitions: who consumes a queue consumes those, too."""
+        self._attachments.look()
 
     def client_gone(self, client: str) -> None:
         """A connection has ended: what waits for it in any partition is dropped."""

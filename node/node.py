@@ -427,6 +427,8 @@ class Node:
     def _catalogue_changed_here(self, result: Result | None) -> None:
         self._catalogue_changed(result)
         self.replicas.changed(result)
+        if result is None or isinstance(result.command, ResizeTopic):
+            self.broker.catalogue_changed()
 
     def _placed(self, group: int) -> None:
         self._moving.placed(group)

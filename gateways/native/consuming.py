@@ -21,7 +21,7 @@ from replication.actor import Promise
 
 if TYPE_CHECKING:
     from gateways.native.session import Session
-    from node.broker import Attachment
+    from node.attachments import Attachment
     from node.shared import Settled
 
 DELIVER_BYTES = 1024 * 1024

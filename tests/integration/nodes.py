@@ -8,7 +8,8 @@ from pathlib import Path
 
 import trio
 
-from node.broker import Attachment, Broker, ConsumerOptions
+from node.attachments import Attachment
+from node.broker import Broker, ConsumerOptions
 from node.consumers import LeasedRun
 from node.node import Node, NodeSettings
 from plait.wire.batch import BatchBuilder, encode_batch, iterate_run

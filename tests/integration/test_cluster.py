@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from node.broker import Attachment
+from node.attachments import Attachment
 from node.node import Node
 from plait.wire.errors import NotLeader, PlaitError, Unavailable
 from replication.storage.store import StorageSettings

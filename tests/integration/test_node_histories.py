@@ -8,7 +8,8 @@ from random import Random
 import pytest
 import trio
 
-from node.broker import Attachment, Broker
+from node.attachments import Attachment
+from node.broker import Broker
 from node.node import Node
 from node.partition import Partition
 from plait.wire.errors import PlaitError

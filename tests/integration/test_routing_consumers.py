@@ -6,7 +6,7 @@ from pathlib import Path
 
 import trio
 
-from node.broker import Attachment
+from node.attachments import Attachment
 from plait.wire.errors import NotFound
 from tests.integration.clusters import LOOK_S, NODES, WAIT_S, patiently, running_cluster, until
 from tests.integration.nodes import Inbox, batch_of, consume

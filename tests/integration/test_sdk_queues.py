@@ -133,6 +133,28 @@ async def test_deleting_a_queue_ends_its_consumers(plait_broker: PlaitBroker) ->
             await queue.publish(b"two")
 
 
+async def test_who_consumes_already_is_given_what_comes_into_new_partitions(plait_broker: PlaitBroker) -> None:
+    async with plait_broker.connect() as client:
+        queue = await client.queue("orders", partitions=1)
+        async with queue.consume(prefetch=4) as consumer:
+            await queue.publish(b"before")
+            message = await anext(consumer)
+            await message.ack()
+            await client.resize("orders", partitions=3)
+            queue = await client.queue("orders", create=False)
+            for partition in range(3):
+                await queue.publish(b"%d" % partition, partition=partition)
+            seen = []
+            for _ in range(3):
+                message = await anext(consumer)
+                await message.ack()
+                seen.append((message.value, message.partition))
+            assert sorted(seen) == [(b"0", 0), (b"1", 1), (b"2", 2)]
+            assert (await queue.backlog()).records == 0
+        await queue.publish(b"later", partition=2)
+        assert await take(queue, 1) == [b"later"], "who has left has left the new partitions, too"
+
+
 async def test_names_and_settings_are_checked(plait_broker: PlaitBroker) -> None:
     async with plait_broker.connect() as client:
         await client.queue("orders", lease_ms=5000)

@@ -96,8 +96,8 @@ class ClientMachine:
         self._scope.cancel()
         return True
 
-    def connect(self) -> plait.connect:
-        """An SDK client that knows every broker."""
+    def connect(self, deadline_ms: int = 0) -> plait.connect:
+        """An SDK client that knows every broker. `deadline_ms`: how long it tries; 0: as planned."""
         world, network = self.world, self.world.internet.network(self.name)
 
         async def dial(host: str, port: int) -> ClientStream:
@@ -106,7 +106,7 @@ class ClientMachine:
         outside = Outside(dial, Random(self.random.getrandbits(64)), _wall_ms)
         addresses = [f"{box.name}:{NATIVE_PORT}" for box in world.boxes]
         self.random.shuffle(addresses)
-        deadline_s = world.plan.shape.deadline_ms / 1_000
+        deadline_s = (deadline_ms or world.plan.shape.deadline_ms) / 1_000
         return plait.connect(addresses, deadline_s=deadline_s, connect_timeout_s=CONNECT_S, outside=outside)
 
     async def _run(self) -> None:

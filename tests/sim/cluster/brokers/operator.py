@@ -29,6 +29,10 @@ AGAIN_S = 0.3
 """Time between two tries."""
 TRIES = 40
 """Of one change; then it is left."""
+TRIES_HEALED = 3
+"""Of one change when nothing goes wrong any more."""
+DEADLINE_MS = 2_000
+"""How long one try may take."""
 MACHINE = 90
 """Number of the operator's own machine."""
 State = Literal["active", "draining", "leaving"]
@@ -104,9 +108,11 @@ class Operator:
         self._world.nursery.start_soon(run)
 
     async def _insist(self, what: str, ask: Callable[[Client], Awaitable[object]]) -> bool:
-        for _ in range(TRIES):
+        for tries in range(TRIES):
+            if self._world.healed.is_set() and tries > TRIES_HEALED:
+                return False
             try:
-                async with self._machine.connect() as client:
+                async with self._machine.connect(DEADLINE_MS) as client:
                     await ask(client)
                 self._world.events.note("operator", what, "done")
                 return True
