@@ -175,14 +175,14 @@ class Broker:
         return self._lanes.offer(topic.groups[number], f"{name}/{number}", batch, header, client)
 
     def publish_dead_letters(self, name: str, group: int, batch: bytes) -> Promise[Published]:
-        """Store what a group gives up; the same group always goes to the same partition."""
+        """Store what a group gives up, in the first partition: that is the same however many there come to be, and
+        what is sent again must meet what was sent before."""
         try:
             topic = self._find(name)
         except PlaitError as error:
             return rejected(error)
-        number = group % len(topic.groups)
         client = f"dead-letters/{group}"
-        return self._lanes.offer(topic.groups[number], f"{name}/{number}", batch, read_header(batch), client)
+        return self._lanes.offer(topic.groups[0], f"{name}/0", batch, read_header(batch), client)
 
     def leader_elsewhere(self, name: str, partition: int) -> tuple[int, str]:
         """Another node that is known to lead a partition, and where clients reach it; else (0, "")."""

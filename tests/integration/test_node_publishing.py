@@ -141,6 +141,30 @@ async def test_dead_letters_arrive_once_though_the_node_ends_before_it_can_say_s
         assert detail["end"] == 4
 
 
+async def test_dead_letters_arrive_once_and_all_though_their_queue_gets_more_partitions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"max_backlog_records": 1, "overflow": "dead-letter", "dead_letter": "dead"}
+    with monkeypatch.context() as patch:
+        patch.setattr(Partition, "_dead_lettered", lambda self, moved: Promise())
+        async with crashing_node(tmp_path) as node:
+            await node.broker.create("queue", "dead", {}).wait()
+            await node.broker.create("queue", "small", settings).wait()
+            for value in (b"a", b"b"):
+                await node.broker.publish("small", 0, batch_of(value), "c").wait()
+            dead, _ = await consume(node.broker, "dead")
+            await dead.wait_for(1)
+            await node.broker.resize("dead", 3, 0).wait()
+    async with running_node(tmp_path) as node:
+        dead, _ = await consume(node.broker, "dead")
+        await node.broker.publish("small", 0, batch_of(b"c"), "c").wait()
+        await dead.wait_for(2)
+        await node.broker.resize("dead", 5, 0).wait()
+        await node.broker.publish("small", 0, batch_of(b"d"), "c").wait()
+        await dead.wait_for(3)
+        assert sorted(dead.values) == [b"a", b"b", b"c"]
+
+
 async def test_dead_letters_wait_for_their_queue(tmp_path: Path) -> None:
     async with running_node(tmp_path) as node:
         broker = node.broker
