@@ -124,8 +124,9 @@ class Moving(Actor):
 
         def done(_: Promise[Any]) -> None:
             self._asked.pop(group, None)
-            if again and asked.error is not None:  # nobody heard it: say it again
-                self.placed(group)
+            if again and asked.error is not None and group in self._led:  # nobody heard it: say it again, soon
+                self._open[group] = None
+                self._look_in(LOOK_AGAIN_MS)
 
         asked.then(done)
 
