@@ -13,7 +13,7 @@ from node.commanded import CommandedReplica
 from node.controller import ControllerSettings
 from node.node import Node, NodeSettings
 from node.partition import Partition
-from plait.wire.errors import AlreadyExists, BadRequest, PlaitError, StorageDamaged
+from plait.wire.errors import AlreadyExists, PlaitError, StorageDamaged
 from replication.machine import Role
 from replication.raft.core import RaftCore
 from replication.raft.invariants import check
@@ -189,7 +189,7 @@ class BrokerLife:
         error = _first(others)
         if self._wrong and isinstance(error, AlreadyExists | StorageDamaged):
             events.reached("wrong disk refused")
-        elif isinstance(error, AlreadyExists | BadRequest) and self.world.was_removed(self.box.node_id):
+        elif isinstance(error, AlreadyExists | StorageDamaged) and self.world.was_removed(self.box.node_id):
             events.reached("removed node refused")
         elif isinstance(error, PlaitError | OSError) and self.box.doubtful:
             events.reached("node ended with its damaged disk")
@@ -212,6 +212,11 @@ class BrokerLife:
             world.joined(box)
         self.started = True
         world.events.note("serves", box.name, f"node={node.node_id}", f"start={node.metadata.incarnation}")
+        await node.removed.wait()
+        if not world.was_removed(node.node_id):
+            world.events.break_promise(f"{box.name} takes itself for removed, and was not")
+        world.events.reached("removed node ended by itself")
+        self.scope.cancel()
 
     def _settings(self) -> NodeSettings:
         world, box = self.world, self.box

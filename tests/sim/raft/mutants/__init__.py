@@ -3,7 +3,7 @@
 scripts/mutants        runs them all; docs/verification.md keeps what it prints
 """
 
-from tests.sim.raft.mutants import elections, logs, members, nodes, reads, scripts
+from tests.sim.raft.mutants import elections, fleets, logs, members, nodes, reads, scripts
 
 MUTANTS = (
     *elections.MUTANTS,
@@ -11,6 +11,7 @@ MUTANTS = (
     *members.MUTANTS,
     *reads.MUTANTS,
     *nodes.MUTANTS,
+    *fleets.MUTANTS,
     *scripts.MUTANTS,
 )
 """All of them, each with a name of its own."""

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[4]
 FIRST_SEEDS_FILE = Path(__file__).with_name("first_seeds.py")
 SEEDS = 4_000
 """Worlds of cores in which a mutant has to be caught, if the command line says no other number."""
-SLOWER = {Layer.CORES: 1, Layer.NODES: 10, Layer.BROKERS: 100}
+SLOWER = {Layer.CORES: 1, Layer.NODES: 10, Layer.BROKERS: 100, Layer.FLEETS: 100}
 """So many times fewer seeds are run of the layers that take longer."""
 CHUNK = 250
 """Seeds that one process runs of the code as it is."""

@@ -31,6 +31,8 @@ class Layer(Enum):
     """tests/sim/cluster: whole nodes, layer of groups."""
     BROKERS = "brokers"
     """tests/sim/cluster: whole nodes, layer of brokers."""
+    FLEETS = "fleets"
+    """tests/sim/cluster: whole nodes that come and go, layer of fleets."""
 
 
 @dataclass(frozen=True)
