@@ -77,7 +77,7 @@ class Peers:
         self.keep: Callable[[int, Life], Awaitable[None]] = _keep_nothing
         """Awaited before a node is let in in a life that was not seen: it is remembered for good on return."""
         self.members_only = False
-        """Whether nodes are turned away to which no link was asked for."""
+        """Whether nodes are turned away to which no link was asked for, and which are none that may be new."""
         self.on_outlived: Callable[[str], None] = lambda sentence: None
         """Called with the sentence when a node that was dialled says that this one's disk is an older one."""
         self.on_forgotten: Callable[[str], None] = lambda sentence: None
@@ -410,10 +410,16 @@ class Peers:
         link = self._links.get(node)
         if link is not None:
             link.diallers[hello.kind].may_greet()
-        elif self.members_only:
+        elif self.members_only and not self._may_be_new(node):
             known = ", ".join(str(each) for each in sorted([*self._links, self.identity.node_id]))
             raise Refusal("stranger", f"this cluster has the nodes {known}, and you are node {node}")
         return version
+
+    def _may_be_new(self, node: int) -> bool:
+        """Ids are given in their order: that one may have joined since this node last heard who there is. If it
+        leads by now, nobody but it could tell."""
+        asked_for = (other for other, link in self._links.items() if link.address is not None)
+        return node > max(self.identity.node_id, *asked_for, *self._forgotten, 0)
 
     async def _welcome(
         self, stream: trio.abc.Stream, hello: Hello, version: int, hearing: Hearing, proofs: Proofs

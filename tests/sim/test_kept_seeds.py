@@ -8,6 +8,11 @@ from tests.sim.cluster.layers import run_layer
 
 KEPT = (
     ("fleets", 46, "consumers that were there already were given nothing from partitions that came later"),
+    (
+        "fleets",
+        128,
+        "a node that was away while its catalogue came to be led by a new one did not let that in, ever",
+    ),
     ("fleets", 103, "a broker with a clock that is a little fast gave away what a member still read"),
 )
 """Layer, seed, and what it showed. A seed whose plan is drawn in another way by now is still a seed."""

@@ -562,6 +562,20 @@ def test_connections_that_say_nothing_are_closed_in_time_and_bounded_and_nodes_s
     play(slow)
 
 
+def test_a_node_that_may_have_joined_since_is_let_in_and_one_that_should_be_known_is_not() -> None:
+    async def story(world: PeerWorld) -> None:
+        old = await world.start(2)
+        known, newer, newest, stranger = [await world.start(number) for number in (4, 5, 6, 3)]
+        old.peers.members_only = True
+        old.connect(4)
+        for other in (known, newest, newer, stranger):
+            other.connect(2)
+            await until(lambda other=other: linked(old, other) or old.peers.counters.handshakes_refused)  # type: ignore[misc]
+        assert [linked(old, each) for each in (known, newer, newest, stranger)] == [True, True, True, False]
+
+    play(story)
+
+
 def test_noise_at_the_door_is_answered_with_a_sentence() -> None:
     async def story(world: PeerWorld) -> None:
         a = await world.start(1)
