@@ -143,3 +143,29 @@ def test_an_acknowledgement_that_comes_late_may_or_may_not_be_heard(told: Told) 
     told.leases.acknowledged("jobs/0", 100, 10, 5, 5)
     told.lease("2.1.1", 11, 2, stamp_ms=100)
     assert told.broken == []
+
+
+def test_what_a_full_queue_lets_go_need_not_come_any_more(told: Told) -> None:
+    told.store("a", 0)
+    told.store("b", 1, number=2)
+    told.book.let_go((0, 0), dead=False)
+    assert told.book.left() == [b"b"]
+    told.book.let_go((0, 1), dead=True)
+    assert told.book.left() == []
+    told.book.finish_dead([b"b"])
+    assert told.broken == []
+
+
+def test_what_was_acknowledged_is_not_let_go(told: Told) -> None:
+    told.store("a", 0)
+    told.book.done((0, 0), 1)
+    told.book.let_go((0, 0), dead=False)
+    assert "is let go behind that" in told.broken[0]
+
+
+@pytest.mark.parametrize(("arrived", "says"), [([], "['a'] are lost"), ([b"a", b"a"], "are there too often")])
+def test_dead_letters_arrive_once(told: Told, arrived: list[bytes], says: str) -> None:
+    told.store("a", 0)
+    told.book.let_go((0, 0), dead=True)
+    told.book.finish_dead(arrived)
+    assert says in told.broken[0]
