@@ -156,6 +156,8 @@ class Replicas:
                 self._groups.drop(group_id, replica)
         for node, incarnation in self._context.whereabouts.incarnations().items():
             await self._node_started(node, incarnation)
+        for group_id in list(self._catalogue.assignments.unsettled):
+            self.placed(group_id)  # who leads it takes it there: what a snapshot has brought was no news
 
     def _is_in_catalogue(self, group_id: int) -> bool:
         return self._catalogue.partition_of(group_id) is not None
