@@ -20,7 +20,7 @@ import structlog
 import trio
 
 from cluster.catalogue import COORDINATORS, METADATA_GROUP, Result, first_voters
-from cluster.commands import Bootstrap, RegisterNode, ResizeTopic, WentOver
+from cluster.commands import Bootstrap, DeleteTopic, RegisterNode, ResizeTopic, WentOver
 from cluster.features import FEATURES
 from cluster.limits import NodePressure
 from cluster.nodes import Node as ClusterNode
@@ -419,7 +419,9 @@ class Node:
             self._neighbours.look(self.metadata.catalogue)
             self._leading.look()
             self._controller.look()
-        elif isinstance(result.command, ResizeTopic):
+        elif isinstance(
+            result.command, ResizeTopic | DeleteTopic
+        ):  # less on some nodes than on others, or too little
             self._controller.look()
         elif isinstance(result.command, WentOver) and not self.metadata.catalogue.assignments.unsettled:
             self._controller.look()  # one move may make room for the next
