@@ -13,6 +13,8 @@ KEPT = (
         128,
         "a node that was away while its catalogue came to be led by a new one did not let that in, ever",
     ),
+    ("fleets", 94, "when a topic was deleted the others were not spread anew"),
+    ("fleets", 105, "a leader that got the catalogue as a snapshot did not take its groups where they should be"),
     ("fleets", 103, "a broker with a clock that is a little fast gave away what a member still read"),
 )
 """Layer, seed, and what it showed. A seed whose plan is drawn in another way by now is still a seed."""

@@ -171,6 +171,10 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     layer: tuple(kind for kind in LONG_MS if kind not in ABSENT[layer]) for layer in LAYERS
 }
 """By layer, the faults that can strike there."""
+LOSSES = ("rot", "lost write", "misdirected write", "machine lost")
+"""What takes data away that was synced."""
+LOSING_SHARE = 0.3
+"""Of fleets, those in which that can be."""
 _RARE = {"power cut everywhere": 0.4, "old disk": 0.4, "empty disk": 0.5, "rot": 0.7}
 """Weights of what should not be in every plan at full strength."""
 
@@ -186,14 +190,24 @@ def draw(seed: int, layer: str = "groups", *, kinds: tuple[str, ...] | None = No
     """The plan of a seed; `kinds`: of these faults only."""
     random = Random(f"plan {layer} {seed}")
     shape = _SHAPES[layer](random)
+    dealt = KINDS[layer][seed % len(KINDS[layer])]
     chosen = list(kinds if kinds is not None else KINDS[layer])
     if kinds is None:
         chosen = [kind for kind in chosen if random.random() < 0.4] or ["kill", "partition"]
+        if layer == "fleets" and (dealt in LOSSES or random.random() < LOSING_SHARE):
+            shape, chosen = _losing(random, shape, chosen)
     faults = _faults(random, [kind for kind in chosen if kind not in FLEET_KINDS], shape, (0.5, 1, 1.5, 2.5))
     faults += _faults(random, [kind for kind in chosen if kind in FLEET_KINDS], shape, (0.5, 1))
     if kinds is None:
-        faults += _dealt(random, KINDS[layer][seed % len(KINDS[layer])], shape.safety_ms)
+        faults += _dealt(random, dealt, shape.safety_ms, layer)
     return Plan(seed, layer, shape, tuple(sorted(faults, key=lambda fault: fault.at_ms)))
+
+
+def _losing(random: Random, shape: Shape, chosen: list[str]) -> tuple[Shape, list[str]]:
+    """A fleet in which disks may lose something: there are three voters of everything, and it stays so."""
+    nodes = max(shape.nodes, 3)
+    left = [kind for kind in chosen if kind not in ("other replicas", "drain", "remove")]
+    return replace(shape, nodes=nodes, voters=nodes, replicas=None), [*left, *random.sample(LOSSES, 2)]
 
 
 def _faults(random: Random, kinds: list[str], shape: Shape, per_s: tuple[float, ...]) -> list[PlannedFault]:
@@ -217,7 +231,7 @@ def _fault(random: Random, kind: str, at_ms: int) -> PlannedFault:
     )
 
 
-def _dealt(random: Random, kind: str, safety_ms: int) -> list[PlannedFault]:
+def _dealt(random: Random, kind: str, safety_ms: int, layer: str) -> list[PlannedFault]:
     """Seeds take turns with the kinds, so that a batch has each of them; what must come before it comes, too."""
     fault = _fault(random, kind, random.randrange(safety_ms // 2, safety_ms))
     if kind == "rot":  # it often finds nothing that is old enough
@@ -226,6 +240,9 @@ def _dealt(random: Random, kind: str, safety_ms: int) -> list[PlannedFault]:
         kills = [(safety_ms // 6, 20), (safety_ms // 3, 20)]
         killed = [replace(fault, kind="kill", at_ms=at, for_ms=long, draw=0) for at, long in kills]
         return [*killed, replace(fault, at_ms=safety_ms * 2 // 3)]
+    if layer == "fleets" and kind in ("lost write", "misdirected write"):  # it shows when the node starts again
+        struck = [replace(fault, at_ms=fault.at_ms + 150 * number) for number in range(3)]
+        return [*struck, replace(fault, kind="kill", at_ms=fault.at_ms + 500, for_ms=50, draw=0)]
     if kind == "activate":  # somebody must be drained before
         return [replace(fault, kind="drain", at_ms=safety_ms // 4), fault]
     return [fault]

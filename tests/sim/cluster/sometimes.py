@@ -97,7 +97,15 @@ STATES = {"groups": GROUP_STATES, "brokers": BROKER_STATES, "fleets": FLEET_STAT
 """By layer."""
 SEEN_WITH_RUNS = {"groups": 250, "brokers": 250, "fleets": 250}
 """By layer, the runs from which on a batch must have reached everything."""
-RARE = ("damage without remedy", "told storage_full")
+RARE = (
+    "damage without remedy",
+    "told storage_full",
+    "lost replica renewed",
+    "machine with a damaged disk replaced",
+    "node removed that nobody is",
+    "removed node refused",
+    "node joined in bad weather",
+)
 """States that only a batch of many more must have reached."""
 RARE_FACTOR = 10
 """How many times more."""

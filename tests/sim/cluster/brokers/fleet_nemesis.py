@@ -106,7 +106,10 @@ class FleetNemesis(BrokerNemesis):
         return True
 
     def _more_partitions(self, fault: PlannedFault, random: Random) -> bool:
-        name = random.choice((self._world.topic.name, self._world.queue.name, DEAD_LETTERS))
+        names = [self._world.topic.name, self._world.queue.name]
+        if self._world.plan.shape.overflow == "dead-letter":
+            names += [DEAD_LETTERS, DEAD_LETTERS]
+        name = random.choice(names)
         catalogue = self._world.newest()
         topic = catalogue.topic(name) if catalogue is not None else None
         if topic is None or len(topic.groups) >= PARTITIONS_MAX:

@@ -6,12 +6,9 @@ from cluster.assignment import Assignment
 from cluster.balance import Fleet
 from cluster.catalogue import Catalogue
 from node.attachments import Attachments
-from node.broker import Broker
 from node.controller import Controller
 from node.moving import Moving
-from node.origins import OriginTable
 from node.replicas import Replicas
-from replication.raft import changes
 from tests.sim.raft.mutants.mutant import Layer, Mutant, edit
 
 MUTANTS = (
@@ -21,14 +18,6 @@ MUTANTS = (
         "Another replica of a group gets the id that one had before it.",
         (edit(Assignment.reassigned, ("next_replica=number,", "next_replica=self.next_replica,")),),
         Layer.FLEETS,
-    ),
-    Mutant(
-        "lost replica keeps its id",
-        (),
-        "A replica that is to be replaced stays the one that it was, empty or not.",
-        (edit(Assignment.reassigned, (" if each.node not in renew}", "}")),),
-        Layer.FLEETS,
-        ("rot", "lost write", "power cut"),
     ),
     Mutant(
         "data goes before the group has gone over",
@@ -49,16 +38,6 @@ MUTANTS = (
         ),
         Layer.FLEETS,
         ("join", "drain", "remove", "node dead"),
-    ),
-    Mutant(
-        "voters that have learned nothing",
-        (),
-        "New replicas vote from the beginning, caught up or not.",
-        (
-            edit(Moving._step, ("if missing:", "if False:")),
-            edit(changes._check_caught_up, ("if core.membership.is_voter(voter):", "if True:")),
-        ),
-        Layer.FLEETS,
     ),
     Mutant(
         "node removed with what it has",
@@ -86,13 +65,6 @@ MUTANTS = (
         ("drain", "join"),
     ),
     Mutant(
-        "publish that is sent again is stored again",
-        (),
-        "A new leader does not know what a node has sent to the old one.",
-        (edit(OriginTable.find, ("return life.results.get(request)", "return None")),),
-        Layer.FLEETS,
-    ),
-    Mutant(
         "new partitions are opened by nobody",
         (),
         "Nodes open a topic's partitions when it is made, and not those that come later.",
@@ -107,13 +79,5 @@ MUTANTS = (
         (edit(Attachments.look, ("for attachment in self._all:", "for attachment in ():")),),
         Layer.FLEETS,
         ("more partitions",),
-    ),
-    Mutant(
-        "dead letters by the number of partitions",
-        (),
-        "What is sent again goes to another partition when the queue for dead letters has got more of them.",
-        (edit(Broker.publish_dead_letters, ("topic.groups[0]", "topic.groups[group % len(topic.groups)]")),),
-        Layer.FLEETS,
-        ("more partitions", "kill"),
     ),
 )
