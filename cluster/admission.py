@@ -35,7 +35,8 @@ RETRY_MS_MAX = 60_000
 """Longest wait that a producer is told."""
 
 _NODE_REASONS: tuple[Reason, ...] = ("storage_busy", "memory", "node_in_flight")
-_QUEUE_REASONS: tuple[Reason, ...] = ("producer_queue", "partition_queue", "node_queue")
+_QUEUE_REASONS: tuple[Reason, ...] = ("producer_queue", "partition_queue", "node_queue", "link_queue")
+_LONG_REASONS: tuple[Reason, ...] = ("backlog", "rate")
 
 
 class PartitionAdmission:
@@ -93,10 +94,12 @@ class PartitionAdmission:
         size_bytes: int,
         backlog: Backlog,
         max_wait_ms: int,
+        through: int = 0,
     ) -> Outcome:
         """Decide about a publish of that many records and bytes.
 
-        `owner` is whose permits `release_owner` takes back, `producer` whose fair share this comes from.
+        `owner` is whose permits `release_owner` takes back, `producer` whose fair share this comes from, `through`
+        the node that it came by way of (0: none).
         `max_wait_ms` 0 means: do not wait. After Wait, the answer comes from a later call; see to it that `tick`
         is called when `next_deadline_ns` says, and whenever a full backlog has shrunk.
         """
@@ -116,6 +119,7 @@ class PartitionAdmission:
             size_bytes=size_bytes,
             cost_bytes=min(size_bytes, self.limits.in_flight_bytes),
             deadline_ns=now_ns + min(max_wait_ms, WAIT_MS_MAX) * NS_PER_MS,
+            through=through,
         )
         return self._queue(now_ns, waiter, reason)
 
@@ -126,7 +130,7 @@ class PartitionAdmission:
         self._next_ticket += 1
         first = not len(self._line)
         self._line.add(waiter)
-        self._node.waiting_bytes += waiter.size_bytes
+        self._node.waits(waiter.through, waiter.size_bytes)
         if first:
             self._blocked_by(now_ns, reason)
         return Wait(waiter.ticket, reason, waiter.deadline_ns)
@@ -135,13 +139,16 @@ class PartitionAdmission:
         size_bytes, node = waiter.size_bytes, self._node
         ahead_bytes = self._line.bytes_ahead(waiter.producer, size_bytes)
         if self._line.producer_full(waiter.producer):
-            return self._refuse(now_ns, "producer_queue", ahead_bytes, size_bytes)
+            return self._refuse(now_ns, "producer_queue", ahead_bytes, size_bytes, reason)
         if now_ns + self._estimate_ns(now_ns, reason, ahead_bytes, size_bytes) > waiter.deadline_ns:
             return self._refuse(now_ns, reason, ahead_bytes, size_bytes)
-        if node.waiting_bytes and node.waiting_bytes + size_bytes > node.waiting_bytes_max:
-            return self._refuse(now_ns, "node_queue", ahead_bytes, size_bytes)
+        long = reason in _LONG_REASONS
+        if node.has_no_room_for(size_bytes, long=long):
+            return self._refuse(now_ns, "node_queue", ahead_bytes, size_bytes, reason)
+        if node.is_full_for(waiter.through, size_bytes, long=long):
+            return self._refuse(now_ns, "link_queue", ahead_bytes, size_bytes, reason)
         if not self._make_place(now_ns, waiter):
-            return self._refuse(now_ns, "partition_queue", ahead_bytes, size_bytes)
+            return self._refuse(now_ns, "partition_queue", ahead_bytes, size_bytes, reason)
         return None
 
     def _make_place(self, now_ns: int, waiter: Waiter) -> bool:
@@ -215,14 +222,14 @@ class PartitionAdmission:
         answers = [answer for _, answer in self._shed]
         self._shed.clear()
         for late in self._line.expired(now_ns):
-            self._node.waiting_bytes -= late.size_bytes
+            self._node.waits_no_more(late.through, late.size_bytes)
             refusal = self._refuse(now_ns, self._reason, self._line.waiting_bytes, late.size_bytes)
             answers.append(Answer(late.ticket, refusal))
         while (waiter := self._line.next()) is not None:
             blocked = self._blocked(now_ns, waiter.records, waiter.size_bytes, backlog)
             if blocked is None:
                 self._line.take(waiter)
-                self._node.waiting_bytes -= waiter.size_bytes
+                self._node.waits_no_more(waiter.through, waiter.size_bytes)
                 admitted = self._admit(now_ns, waiter.owner, waiter.records, waiter.size_bytes, backlog)
                 answers.append(Answer(waiter.ticket, admitted))
             elif self._never_waits(blocked):
@@ -325,14 +332,17 @@ class PartitionAdmission:
             return self._drain.estimate_ns(max(over_bytes, 0), now_ns)
         return 0
 
-    def _refuse(self, now_ns: int, reason: Reason, ahead_bytes: int, size_bytes: int) -> Refuse:
+    def _refuse(
+        self, now_ns: int, reason: Reason, ahead_bytes: int, size_bytes: int, blocked: Reason | None = None
+    ) -> Refuse:
+        """`blocked`: what it would have waited for, where that is another thing than what it is refused for."""
         refused = self._node.refused
         refused[reason] = refused.get(reason, 0) + 1
         if reason == "storage_full":
             return Refuse(reason, STORAGE_FULL_RETRY_MS)
-        if reason == "backlog":
+        waited_for = (blocked or self._reason) if reason in _QUEUE_REASONS else reason
+        if waited_for == "backlog":
             return Refuse(reason, BACKLOG_RETRY_MS)
-        waited_for = self._reason if reason in _QUEUE_REASONS else reason
         retry_after_ms = _up_to_ms(self._estimate_ns(now_ns, waited_for, ahead_bytes, size_bytes))
         return Refuse(reason, min(max(retry_after_ms, RETRY_MS_MIN), RETRY_MS_MAX))
 
@@ -350,7 +360,7 @@ class PartitionAdmission:
         waiter = self._line.remove(ticket)
         if waiter is None:
             return False
-        self._node.waiting_bytes -= waiter.size_bytes
+        self._node.waits_no_more(waiter.through, waiter.size_bytes)
         return True
 
 

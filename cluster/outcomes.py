@@ -22,6 +22,7 @@ Reason = Literal[
     "producer_queue",
     "partition_queue",
     "node_queue",
+    "link_queue",
 ]
 
 _WORDS: dict[Reason, str] = {
@@ -35,6 +36,7 @@ _WORDS: dict[Reason, str] = {
     "producer_queue": "has too many publishes of this producer waiting",
     "partition_queue": "has too many publishes waiting",
     "node_queue": "is on a node that has too many publishes waiting",
+    "link_queue": "is on a node that has too many publishes waiting that came by way of the same other node",
 }
 
 

@@ -39,6 +39,10 @@ LANE_PUBLISHES_MAX = 8_192
 """Publishes of one node's clients to one partition that wait or are under way; further ones are refused."""
 LANE_BYTES_UNDER_WAY = 4 << 20
 """Their bytes that are asked of another node at a time; one larger publish may be alone."""
+LINK_PUBLISHES = 3_072
+"""Publishes of one node's clients that are asked of another node at a time; the link takes more for questions."""
+LINK_BYTES = 48 << 20
+"""Their bytes, likewise; one larger publish may be alone."""
 LANE_RETRY_MS = 100
 """What is told to whoever meets a full lane."""
 CLIENT_GONE_MS = 5_000
@@ -86,6 +90,48 @@ class Attempt(Promise[Published]):
         """Nobody but the client says so."""
 
 
+class Window:
+    """What all lanes have under way to one other node, and those that stand in line for more room."""
+
+    __slots__ = ("_line", "_publishes", "_size_bytes")
+
+    def __init__(self) -> None:
+        self._publishes = 0
+        self._size_bytes = 0
+        self._line: dict[Lane, None] = {}
+
+    def has_room(self, lane: Lane, size_bytes: int) -> bool:
+        """Whether a lane may send a publish of that size; if not, it stands in line, and is posted when it may."""
+        fits = not self._publishes or self._size_bytes + size_bytes <= LINK_BYTES
+        if fits and self._publishes < LINK_PUBLISHES and next(iter(self._line), lane) is lane:
+            self._line.pop(lane, None)
+            return True
+        self._line[lane] = None
+        return False
+
+    def leave(self, lane: Lane) -> None:
+        """It has nothing to send this way any more."""
+        self._line.pop(lane, None)
+        self._call()
+
+    def sent(self, size_bytes: int) -> None:
+        """A publish is under way."""
+        self._publishes += 1
+        self._size_bytes += size_bytes
+        self._call()
+
+    def ended(self, size_bytes: int) -> None:
+        """It is not any more."""
+        self._publishes -= 1
+        self._size_bytes -= size_bytes
+        self._call()
+
+    def _call(self) -> None:
+        """Whoever is first in line looks again. It leaves the line then, unless it still has no room."""
+        if self._line:
+            next(iter(self._line)).post(None, always=True)
+
+
 class Lane(Actor):
     """The publishes of this node's clients to one partition."""
 
@@ -106,6 +152,8 @@ class Lane(Actor):
         self._place = 0
         self._turning_back = False
         """Something has come back: nothing more is sent to this target."""
+        self._in_line: Window | None = None
+        """Where it waits for room."""
         self._search: Search | None = None
         self._seeking_ns = 0
 
@@ -151,12 +199,17 @@ class Lane(Actor):
             self._lanes.peers.ask(self._target, CHANNEL, head, timeout_ms=CLIENT_GONE_MS)
 
     def handle(self, messages: list[Any]) -> None:
-        """The time for another try has come, or somebody's time is over."""
+        """The time for another try has come, there may be room on the link, or somebody's time is over."""
+        window, self._in_line = self._in_line, None
         self._pump()
+        if window is not None and self._in_line is not window:
+            window.leave(self)
 
     def close(self) -> None:
         """The partition is deleted, or the node closes."""
         self.stop()
+        if self._in_line is not None:
+            self._in_line.leave(self)
         for parcel in list(self._parcels.values()):
             parcel.attempt = None
             self._end(parcel)
@@ -180,12 +233,15 @@ class Lane(Actor):
     def _has_room(self, parcel: Parcel) -> bool:
         if parcel.number - next(iter(self._parcels)) >= ORIGIN_WINDOW:
             return False
-        here = self._target == self._lanes.node_id
-        return (
-            here
-            or not self._under_way_bytes
-            or (self._under_way_bytes + parcel.size_bytes <= LANE_BYTES_UNDER_WAY)
-        )
+        if self._target == self._lanes.node_id:
+            return True
+        if self._under_way_bytes and self._under_way_bytes + parcel.size_bytes > LANE_BYTES_UNDER_WAY:
+            return False
+        window = self._lanes.window(self._target)
+        if self._in_line not in (None, window):
+            self._in_line.leave(self)
+        self._in_line = None if window.has_room(self, parcel.size_bytes) else window
+        return self._in_line is None
 
     def _send(self, parcel: Parcel) -> None:
         attempt = Attempt(parcel)
@@ -202,7 +258,10 @@ class Lane(Actor):
         place, self._place = self._place, self._place + 1
         head = [PUBLISH, self._group, self._term, incarnation, parcel.number, self._stream, place, parcel.client]
         left_ms = PUBLISH_MS - (lanes.now_ns() - parcel.arrived_ns) // NS_PER_MS
+        window = lanes.window(self._target)
+        window.sent(parcel.size_bytes)
         asked = lanes.peers.ask(self._target, CHANNEL, head, [parcel.batch], max(left_ms, SEARCH_MS))
+        asked.then(lambda _: window.ended(parcel.size_bytes))
         asked.then(partial(_read, attempt))
 
     def _answered(self, parcel: Parcel, attempt: Promise[Published]) -> None:
@@ -342,6 +401,7 @@ class Lanes:
         self.incarnation = incarnation
         self.node_id = leaders.node_id
         self._lanes: dict[int, Lane] = {}
+        self._windows: dict[int, Window] = {}
 
     def offer(self, group: int, name: str, batch: Buffer, header: BatchHeader, client: str) -> Promise[Published]:
         """Have a batch stored in a partition; `name` is for people."""
@@ -363,6 +423,13 @@ class Lanes:
         lane = self._lanes.pop(group, None)
         if lane is not None:
             lane.close()
+
+    def window(self, node: int) -> Window:
+        """What is under way to a node."""
+        window = self._windows.get(node)
+        if window is None:
+            window = self._windows[node] = Window()
+        return window
 
     @property
     def under_way(self) -> int:

@@ -377,12 +377,12 @@ class Node:
         )
         incarnation = incarnation_of(metadata.node_id, metadata.incarnation)
         lanes = self.lanes = Lanes(self.host, leaders, replicas, deleted, peers, incarnation)
-        replicas.on_closed = [lanes.forget, leaders.forget]
+        door = self.door = Door(peers, replicas, deleted)
+        replicas.on_closed = [lanes.forget, leaders.forget, door.forget]
         departures = Departures(self.host, lambda group, names: routes.ask(group, ReturnLeases(names)), deleted)
         attendance = Attendance(
             routes, replicas, deleted, departures.departed, peers, environment.tasks, environment.clock
         )
-        Door(peers, replicas)
         Hosting(self.host, peers, replicas)
         limits = self._settings.limits
         return Broker(metadata, replicas, routes, lanes, attendance, limits, environment.tasks)

@@ -55,6 +55,8 @@ class Publish:
     origin: Origin = NO_ORIGIN
     """Of a publish that may be sent again: it is stored once."""
     promise: Promise[Published] = field(default_factory=Promise)
+    through: int = 0
+    """The node that it came by way of; 0: it is a client's of this one."""
     permit: Permit | None = None
     throttle_ms: int = 0
     followers: list[tuple[Promise[Published], bool]] = field(default_factory=list)
@@ -103,6 +105,7 @@ class Publishing:
             len(publish.batch),
             self.backlog(),
             PUBLISH_WAIT_MS,
+            publish.through,
         )
         if isinstance(outcome, (Admit, Evict, Refuse)):
             self._decide(publish, outcome, now_ns)

@@ -154,6 +154,16 @@ class Cluster:
         await until(look)
         return found[0]
 
+    async def gather(self, *names: str) -> Node:
+        """Have one node serve all partitions of these: the one that serves the first of them."""
+        target = await self.leader(names[0])
+        for name in names:
+            for number in range(len(target.metadata.catalogue.topic(name).groups)):
+                leader = await self.leader(name, number)
+                if leader is not target:
+                    await self.handed_over(self.replica(leader.node_id, name, number).group, target)
+        return await self.gathered(*names)
+
     async def move(self, name: str, to: int = 0) -> Node:
         """Leadership of a topic's first partition goes to another node, which serves it then."""
         leader = await self.leader(name)

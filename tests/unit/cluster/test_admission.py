@@ -24,9 +24,11 @@ class Partition:
         self.backlog = NO_BACKLOG
         self.admission = PartitionAdmission(PartitionLimits(**figures), self.node, 0)
 
-    def publish(self, size_bytes=1, records=1, producer="p", owner=None, wait_ms=0):
+    def publish(self, size_bytes=1, records=1, producer="p", owner=None, wait_ms=0, through=0):
         owner = producer if owner is None else owner
-        return self.admission.request(self.now_ns, owner, producer, records, size_bytes, self.backlog, wait_ms)
+        return self.admission.request(
+            self.now_ns, owner, producer, records, size_bytes, self.backlog, wait_ms, through
+        )
 
     def release(self, *outcomes):
         return self.admission.release(self.now_ns, [each.permit for each in outcomes], self.backlog)
@@ -458,6 +460,53 @@ def test_partitions_share_the_nodes_waiting_room():
     other.publish()
     assert isinstance(one.publish(80, wait_ms=1_000), Wait)
     assert reason_of(other.publish(30, wait_ms=1_000)) == "node_queue"
+
+
+def full_partitions(node: NodePressure, count: int) -> list[Partition]:
+    found = [Partition(node, backlog_records=1, overflow="block") for _ in range(count)]
+    for partition in found:
+        partition.backlog = Backlog(1, 1)
+    return found
+
+
+def test_publishes_that_wait_for_consumers_leave_half_of_the_waiting_room_to_others():
+    node = NodePressure(waiting_bytes_max=100)
+    full, other = full_partitions(node, 2)
+    assert isinstance(full.publish(50, wait_ms=1_000), Wait)
+    assert reason_of(other.publish(1, wait_ms=1_000)) == "node_queue"
+    busy = Partition(node, in_flight_publishes=1)
+    busy.publish()
+    assert isinstance(busy.publish(50, wait_ms=1_000), Wait)
+
+
+def test_publishes_by_way_of_one_node_have_a_share_of_what_waits(monkeypatch):
+    monkeypatch.setattr(limits, "THROUGH_PUBLISHES_MAX", 4)
+    node = NodePressure()
+    full, other = full_partitions(node, 2)
+    waits = [full.publish(wait_ms=1_000, through=2) for _ in range(2)]
+    assert all(isinstance(each, Wait) for each in waits)
+    refused = other.publish(wait_ms=1_000, through=2)
+    assert (reason_of(refused), refused.retry_after_ms) == ("link_queue", admission.BACKLOG_RETRY_MS)
+    assert isinstance(other.publish(wait_ms=1_000, through=3), Wait)
+    assert isinstance(other.publish(wait_ms=1_000), Wait)
+    busy = Partition(node, in_flight_publishes=1)
+    held = busy.publish()
+    behind = [busy.publish(wait_ms=1_000, through=2) for _ in range(2)]
+    assert all(isinstance(each, Wait) for each in behind)
+    assert reason_of(busy.publish(wait_ms=1_000, through=2)) == "link_queue"
+    assert tickets(busy.release(held)) == [behind[0].ticket]
+    busy.admission.close()
+    full.tick(1_000 * MS)
+    assert node.through.keys() == {3}
+    other.admission.close()
+    assert (node.through, node.waiting_bytes) == ({}, 0)
+
+
+def test_their_bytes_have_a_share_too(monkeypatch):
+    monkeypatch.setattr(limits, "THROUGH_BYTES_MAX", 100)
+    (full,) = full_partitions(NodePressure(), 1)
+    assert isinstance(full.publish(60, wait_ms=1_000, through=2), Wait)
+    assert reason_of(full.publish(1, wait_ms=1_000, through=2)) == "link_queue"
 
 
 # what it is made of
