@@ -109,6 +109,7 @@ class Door:
                 answer.resolve(question.answer(done.result()))
 
         promise.then(heard)
+        answer.when_abandoned(promise.abandon)
         question.here(self._replicas, group, promise)
         return answer
 

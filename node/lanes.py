@@ -184,7 +184,7 @@ class Lane(Actor):
         that, by way of another node; a repetition from here could come behind what it sends there next."""
         mine = [parcel for parcel in self._parcels.values() if parcel.client == client]
         for parcel in mine:
-            parcel.promise.abandoned = True
+            parcel.promise.abandon()
             if parcel.attempt is None:
                 self._end(parcel)
                 parcel.promise.reject(_left())

@@ -112,7 +112,7 @@ class Publishing:
         """The client is gone: nobody waits for the answers."""
         for lane in self._lanes.values():
             for waiting in lane.waiting:
-                waiting.promise.abandoned = True
+                waiting.promise.abandon()
         self._lanes.clear()
 
     def _ok(self, correlation: int, name: str, published: Published) -> list[Buffer]:
