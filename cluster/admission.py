@@ -13,11 +13,11 @@ budget that can never be met would wedge the partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from cluster.in_flight import InFlight
-from cluster.limits import Backlog, NodePressure, PartitionLimits
-from cluster.outcomes import Admit, Answer, Evict, Outcome, Permit, Reason, Refuse, Wait
+from cluster.limits import Backlog, NodePressure, PartitionLimits, Storage
+from cluster.outcomes import STORAGE_REASONS, Admit, Answer, Evict, Outcome, Permit, Reason, Refuse, Wait
 from cluster.rates import NS_PER_MS, DrainMeter, TokenBucket
 from cluster.waiting import FairLine, Waiter
 
@@ -34,7 +34,7 @@ RETRY_MS_MIN = 10
 RETRY_MS_MAX = 60_000
 """Longest wait that a producer is told."""
 
-_NODE_REASONS: tuple[Reason, ...] = ("storage_busy", "memory", "node_in_flight")
+_NODE_REASONS: tuple[Reason, ...] = ("storage_full", "storage_busy", "memory", "node_in_flight")
 _QUEUE_REASONS: tuple[Reason, ...] = ("producer_queue", "partition_queue", "node_queue", "link_queue")
 _LONG_REASONS: tuple[Reason, ...] = ("backlog", "rate")
 
@@ -42,9 +42,19 @@ _LONG_REASONS: tuple[Reason, ...] = ("backlog", "rate")
 class PartitionAdmission:
     """The admission of one partition, at its leader."""
 
-    def __init__(self, limits: PartitionLimits, node: NodePressure, now_ns: int) -> None:
+    def __init__(
+        self,
+        limits: PartitionLimits,
+        node: NodePressure,
+        now_ns: int,
+        group: int = 0,
+        replicas_storage: Callable[[], Storage] = lambda: "none",
+    ) -> None:
+        """`replicas_storage`: what the disks take that a majority of the replicas are on (cluster/scarcity.py)."""
         self.limits = limits
         self._node = node
+        self._group = group
+        self._replicas_storage = replicas_storage
         self._records_bucket = _bucket(limits.records_per_s, now_ns)
         self._bytes_bucket = _bucket(limits.bytes_per_s, now_ns)
         self._limits_backlog = limits.backlog_records is not None or limits.backlog_bytes is not None
@@ -245,10 +255,12 @@ class PartitionAdmission:
     def _blocked(self, now_ns: int, records: int, size_bytes: int, backlog: Backlog) -> Reason | None:
         """Why that publish cannot be admitted now, turns aside; None if it can."""
         node = self._node
+        if node.scarce and self._is_short(self._replicas_storage(), backlog):
+            return "replicas_full"
         if node.storage != "none":
             if node.storage == "busy":
                 return "storage_busy"
-            if node.storage == "critical" or not self._frees_space(backlog):
+            if self._is_short(node.storage, backlog):
                 return "storage_full"
         if node.memory_percent >= 100:
             return "memory"
@@ -262,9 +274,15 @@ class PartitionAdmission:
             return "backlog"
         return self._in_flight.blocks(size_bytes)
 
+    def _is_short(self, storage: Storage, backlog: Backlog) -> bool:
+        """Whether disks that are so take no more of this partition."""
+        return storage == "critical" or (storage == "low" and not self._frees_space(backlog))
+
     def _never_waits(self, reason: Reason) -> bool:
         # waiting for a disk to get emptier, or for consumers when the queue says refuse, helps nobody
-        return reason == "storage_full" or (reason == "backlog" and self.limits.overflow != "block")
+        if reason == "storage_full":
+            return self._group not in self._node.leaving  # it waits for the leader that comes
+        return reason == "replicas_full" or (reason == "backlog" and self.limits.overflow != "block")
 
     def _admit(self, now_ns: int, owner: str, records: int, size_bytes: int, backlog: Backlog) -> Admit | Evict:
         evict_records = evict_bytes = 0
@@ -300,7 +318,8 @@ class PartitionAdmission:
 
     def _evictions(self, records: int, size_bytes: int, backlog: Backlog) -> tuple[int, int]:
         excess_records, excess_bytes = self._excess(records, size_bytes, backlog)
-        if self._node.storage == "low":  # as much must go as comes
+        low = self._node.storage == "low" or (bool(self._node.scarce) and self._replicas_storage() == "low")
+        if low:  # as much must go as comes
             held = self._held(backlog)
             excess_records = max(excess_records, min(records, held.records))
             excess_bytes = max(excess_bytes, min(size_bytes, held.size_bytes))
@@ -338,7 +357,7 @@ class PartitionAdmission:
         """`blocked`: what it would have waited for, where that is another thing than what it is refused for."""
         refused = self._node.refused
         refused[reason] = refused.get(reason, 0) + 1
-        if reason == "storage_full":
+        if reason in STORAGE_REASONS:
             return Refuse(reason, STORAGE_FULL_RETRY_MS)
         waited_for = (blocked or self._reason) if reason in _QUEUE_REASONS else reason
         if waited_for == "backlog":

@@ -49,8 +49,10 @@ class NodePressure:
     __slots__ = (
         "in_flight_bytes",
         "in_flight_bytes_max",
+        "leaving",
         "memory_percent",
         "refused",
+        "scarce",
         "storage",
         "through",
         "waiting_bytes",
@@ -62,6 +64,10 @@ class NodePressure:
     ) -> None:
         self.storage: Storage = "none"
         self.memory_percent = 0
+        self.scarce: dict[int, Storage] = {}
+        """Other nodes that are short of disk space ("low", "critical")."""
+        self.leaving: dict[int, None] = {}
+        """Groups that are led here, and about to be led by nodes with more space."""
         self.in_flight_bytes = 0
         """Sum over all partitions' permits; 0 <= it <= in_flight_bytes_max."""
         self.in_flight_bytes_max = in_flight_bytes_max

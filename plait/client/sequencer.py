@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from fastcrc import crc32
 
-from plait.wire.errors import OutcomeUnknown, Overloaded, PlaitError, SequenceOutOfOrder, TimedOut
+from plait.wire.errors import OutcomeUnknown, PlaitError, SequenceOutOfOrder, TimedOut
 from plait.wire.messages import Published
 
 BATCHES_UNDER_WAY_MAX = 5
@@ -236,8 +236,7 @@ class Sequencer:
             return None if self._idempotent else error
         if not error.retriable:
             return error
-        wait_s = error.retry_after_s if isinstance(error, Overloaded) else 0.0
-        self._not_before_s = max(self._not_before_s, now_s + max(wait_s, RETRY_AFTER_LEAST_S))
+        self._not_before_s = max(self._not_before_s, now_s + max(error.retry_after_s, RETRY_AFTER_LEAST_S))
         return None
 
     def _judge_sequence(self, batch: Batch, error: PlaitError) -> PlaitError | None:

@@ -51,7 +51,8 @@ class Member:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    environment = self._environment = real_environment(str(folder), nursery)
+                    environment = real_environment(str(folder), nursery)
+                    environment = self._environment = self._cluster.adjust(self.node_id, environment)
                     settings = self._cluster.settings(self.node_id)
                     node = await Node.open(environment, settings)
                     assert settings.native is not None
@@ -85,6 +86,8 @@ class Cluster:
         self, folder: Path, nursery: trio.Nursery, storage: StorageSettings, spread_leaders: bool = False
     ) -> None:
         self.folder = folder
+        self.adjust: Callable[[int, Environment], Environment] = lambda node_id, environment: environment
+        """What a node's world is to be like, where that is not the machine's."""
         self._spread_leaders = spread_leaders
         self._storage = storage
         self._nursery = nursery
@@ -234,11 +237,16 @@ def _leads(node: Node, name: str, partition: int) -> bool:
 
 @asynccontextmanager
 async def running_cluster(
-    folder: Path, storage: StorageSettings | None = None, *, spread_leaders: bool = False
+    folder: Path,
+    storage: StorageSettings | None = None,
+    *,
+    spread_leaders: bool = False,
+    adjust: Callable[[int, Environment], Environment] | None = None,
 ) -> AsyncIterator[Cluster]:
     """A cluster of three, open."""
     async with trio.open_nursery() as nursery:
         cluster = Cluster(folder, nursery, storage or StorageSettings(), spread_leaders)
+        cluster.adjust = adjust or cluster.adjust
         await cluster.start(*NODES)
         yield cluster
         for node_id in list(cluster.members):

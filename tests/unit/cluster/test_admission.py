@@ -13,6 +13,7 @@ from plait.wire.errors import Overloaded, StorageFull
 
 MS = 1_000_000
 S = 1_000 * MS
+GROUP = 7
 
 
 class Partition:
@@ -20,9 +21,12 @@ class Partition:
 
     def __init__(self, node: NodePressure | None = None, **figures) -> None:
         self.node = node or NodePressure()
+        self.replicas_storage = "none"
         self.now_ns = 0
         self.backlog = NO_BACKLOG
-        self.admission = PartitionAdmission(PartitionLimits(**figures), self.node, 0)
+        self.admission = PartitionAdmission(
+            PartitionLimits(**figures), self.node, 0, GROUP, lambda: self.replicas_storage
+        )
 
     def publish(self, size_bytes=1, records=1, producer="p", owner=None, wait_ms=0, through=0):
         owner = producer if owner is None else owner
@@ -507,6 +511,48 @@ def test_their_bytes_have_a_share_too(monkeypatch):
     (full,) = full_partitions(NodePressure(), 1)
     assert isinstance(full.publish(60, wait_ms=1_000, through=2), Wait)
     assert reason_of(full.publish(1, wait_ms=1_000, through=2)) == "link_queue"
+
+
+# disks of other nodes
+
+
+def test_a_majority_without_space_refuses_at_once():
+    partition = Partition()
+    partition.node.scarce[2] = "low"
+    assert isinstance(partition.publish(), Admit)
+    partition.replicas_storage = "low"
+    refused = partition.publish(wait_ms=1_000)
+    assert (reason_of(refused), refused.retry_after_ms) == ("replicas_full", admission.STORAGE_FULL_RETRY_MS)
+    error = refused.error("jobs", 0)
+    assert isinstance(error, StorageFull)
+    assert error.details["reason"] == "replicas_full"
+
+
+def test_a_queue_that_drops_its_oldest_goes_on_where_a_majority_is_low_and_drops_as_much_as_comes():
+    partition = Partition(overflow="drop-oldest")
+    partition.node.scarce[2], partition.replicas_storage = "low", "low"
+    assert reason_of(partition.publish()) == "replicas_full"
+    partition.backlog = Backlog(10, 1_000)
+    evicting = partition.publish(100, 2)
+    assert isinstance(evicting, Evict)
+    assert (evicting.records, evicting.size_bytes) == (2, 100)
+    partition.replicas_storage = "critical"
+    assert reason_of(partition.publish()) == "replicas_full"
+
+
+def test_on_a_full_disk_a_publish_waits_while_its_partition_is_about_to_be_led_elsewhere():
+    partition = Partition()
+    partition.node.storage = "critical"
+    assert reason_of(partition.publish(wait_ms=1_000)) == "storage_full"
+    partition.node.leaving[GROUP] = None
+    assert reason_of(partition.publish()) == "storage_full"
+    waits = [partition.publish(wait_ms=1_000) for _ in range(2)]
+    assert all(isinstance(each, Wait) for each in waits)
+    assert partition.tick(admission.NODE_RETRY_MS * MS) == []
+    partition.node.leaving.clear()  # nobody can lead it after all
+    answers = partition.tick(admission.NODE_RETRY_MS * MS)
+    assert tickets(answers, Refuse) == [each.ticket for each in waits]
+    assert {reason_of(answer.outcome) for answer in answers} == {"storage_full"}
 
 
 # what it is made of
