@@ -35,7 +35,13 @@ RETRY_MS_MAX = 60_000
 """Longest wait that a producer is told."""
 
 _NODE_REASONS: tuple[Reason, ...] = ("storage_full", "storage_busy", "memory", "node_in_flight")
-_QUEUE_REASONS: tuple[Reason, ...] = ("producer_queue", "partition_queue", "node_queue", "link_queue")
+_QUEUE_REASONS: tuple[Reason, ...] = (
+    "producer_queue",
+    "partition_queue",
+    "node_queue",
+    "link_queue",
+    "client_queue",
+)
 _LONG_REASONS: tuple[Reason, ...] = ("backlog", "rate")
 
 
@@ -140,23 +146,21 @@ class PartitionAdmission:
         self._next_ticket += 1
         first = not len(self._line)
         self._line.add(waiter)
-        self._node.waits(waiter.through, waiter.size_bytes)
+        self._node.room.enters(waiter)
         if first:
             self._blocked_by(now_ns, reason)
         return Wait(waiter.ticket, reason, waiter.deadline_ns)
 
     def _no_place(self, now_ns: int, waiter: Waiter, reason: Reason) -> Refuse | None:
-        size_bytes, node = waiter.size_bytes, self._node
+        size_bytes = waiter.size_bytes
         ahead_bytes = self._line.bytes_ahead(waiter.producer, size_bytes)
         if self._line.producer_full(waiter.producer):
             return self._refuse(now_ns, "producer_queue", ahead_bytes, size_bytes, reason)
         if now_ns + self._estimate_ns(now_ns, reason, ahead_bytes, size_bytes) > waiter.deadline_ns:
             return self._refuse(now_ns, reason, ahead_bytes, size_bytes)
-        long = reason in _LONG_REASONS
-        if node.has_no_room_for(size_bytes, long=long):
-            return self._refuse(now_ns, "node_queue", ahead_bytes, size_bytes, reason)
-        if node.is_full_for(waiter.through, size_bytes, long=long):
-            return self._refuse(now_ns, "link_queue", ahead_bytes, size_bytes, reason)
+        full = self._node.room.refuses(waiter, long=reason in _LONG_REASONS)
+        if full is not None:
+            return self._refuse(now_ns, full, ahead_bytes, size_bytes, reason)
         if not self._make_place(now_ns, waiter):
             return self._refuse(now_ns, "partition_queue", ahead_bytes, size_bytes, reason)
         return None
@@ -232,14 +236,14 @@ class PartitionAdmission:
         answers = [answer for _, answer in self._shed]
         self._shed.clear()
         for late in self._line.expired(now_ns):
-            self._node.waits_no_more(late.through, late.size_bytes)
+            self._node.room.leaves(late)
             refusal = self._refuse(now_ns, self._reason, self._line.waiting_bytes, late.size_bytes)
             answers.append(Answer(late.ticket, refusal))
         while (waiter := self._line.next()) is not None:
             blocked = self._blocked(now_ns, waiter.records, waiter.size_bytes, backlog)
             if blocked is None:
                 self._line.take(waiter)
-                self._node.waits_no_more(waiter.through, waiter.size_bytes)
+                self._node.room.leaves(waiter)
                 admitted = self._admit(now_ns, waiter.owner, waiter.records, waiter.size_bytes, backlog)
                 answers.append(Answer(waiter.ticket, admitted))
             elif self._never_waits(blocked):
@@ -379,7 +383,7 @@ class PartitionAdmission:
         waiter = self._line.remove(ticket)
         if waiter is None:
             return False
-        self._node.waits_no_more(waiter.through, waiter.size_bytes)
+        self._node.room.leaves(waiter)
         return True
 
 

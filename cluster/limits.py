@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from cluster.settings import Overflow, QueueSettings, Settings
+from cluster.waiting_room import NODE_WAITING_BYTES, WaitingRoom
 
 IN_FLIGHT_BYTES = 8 * 1_048_576
 """Bytes of a partition's publishes that are proposed and not committed."""
@@ -13,30 +14,12 @@ IN_FLIGHT_PUBLISHES = 1_024
 """A partition's publishes that are proposed and not committed."""
 NODE_IN_FLIGHT_BYTES = 64 * 1_048_576
 """Bytes of all of a node's partitions' publishes that are proposed and not committed."""
-NODE_WAITING_BYTES = 64 * 1_048_576
-"""Bytes of all publishes that wait for admission to any of a node's partitions."""
-THROUGH_PUBLISHES_MAX = 2_048
-"""Publishes that came by way of one other node and wait for admission here: half of what a link takes."""
-THROUGH_BYTES_MAX = 32 * 1_048_576
-"""Their bytes, likewise."""
-LONG_WAITS_DIVISOR = 2
-"""The part of a waiting room for those that wait for consumers or a rate; the rest is for whose turn is soon."""
 MEMORY_TIGHT_PERCENT = 80
 """Share of the node's memory watermark from which in-flight limits shrink; at 100 nothing is admitted."""
 MEMORY_CAP_DIVISOR = 8
 """What is left of an in-flight limit just below the memory watermark: one such part."""
 
 Storage = Literal["none", "busy", "low", "critical"]
-
-
-class Through:
-    """What waits of the publishes that came by way of one other node."""
-
-    __slots__ = ("publishes", "size_bytes")
-
-    def __init__(self) -> None:
-        self.publishes = 0
-        self.size_bytes = 0
 
 
 class NodePressure:
@@ -52,11 +35,9 @@ class NodePressure:
         "leaving",
         "memory_percent",
         "refused",
+        "room",
         "scarce",
         "storage",
-        "through",
-        "waiting_bytes",
-        "waiting_bytes_max",
     )
 
     def __init__(
@@ -71,46 +52,9 @@ class NodePressure:
         self.in_flight_bytes = 0
         """Sum over all partitions' permits; 0 <= it <= in_flight_bytes_max."""
         self.in_flight_bytes_max = in_flight_bytes_max
-        self.waiting_bytes = 0
-        """Sum over all partitions' waiting publishes (a single larger one may wait alone)."""
-        self.waiting_bytes_max = waiting_bytes_max
-        self.through: dict[int, Through] = {}
-        """What of it came by way of another node, by that node: it holds questions of the link from there."""
+        self.room = WaitingRoom(waiting_bytes_max)
         self.refused: dict[str, int] = {}
         """How many publishes admission has refused, by reason."""
-
-    def waits(self, through: int, size_bytes: int) -> None:
-        """A publish waits from now on; `through`: the node that it came by way of, 0: a client's of this one."""
-        self.waiting_bytes += size_bytes
-        if through:
-            share = self.through.setdefault(through, Through())
-            share.publishes += 1
-            share.size_bytes += size_bytes
-
-    def waits_no_more(self, through: int, size_bytes: int) -> None:
-        """It is served, or gives up."""
-        self.waiting_bytes -= size_bytes
-        if through:
-            share = self.through[through]
-            share.publishes -= 1
-            share.size_bytes -= size_bytes
-            if not share.publishes:
-                assert share.size_bytes == 0, "nobody waits, and has bytes"
-                del self.through[through]
-
-    def has_no_room_for(self, size_bytes: int, *, long: bool) -> bool:
-        """Whether one more may not wait; `long`: for nobody knows how long. A large one may wait alone."""
-        most = self.waiting_bytes_max // (LONG_WAITS_DIVISOR if long else 1)
-        return self.waiting_bytes > 0 and self.waiting_bytes + size_bytes > most
-
-    def is_full_for(self, through: int, size_bytes: int, *, long: bool) -> bool:
-        """The same of one that came by way of that node."""
-        share = self.through.get(through)
-        if share is None:
-            return False
-        parts = LONG_WAITS_DIVISOR if long else 1
-        too_many = share.publishes >= THROUGH_PUBLISHES_MAX // parts
-        return too_many or share.size_bytes + size_bytes > THROUGH_BYTES_MAX // parts
 
     def tightened(self, cap: int) -> int:
         """What is left of a cap: all of it up to MEMORY_TIGHT_PERCENT, then less and less, never nothing."""

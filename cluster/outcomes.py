@@ -24,6 +24,7 @@ Reason = Literal[
     "partition_queue",
     "node_queue",
     "link_queue",
+    "client_queue",
 ]
 
 STORAGE_REASONS: tuple[Reason, ...] = ("storage_full", "replicas_full")
@@ -42,6 +43,7 @@ _WORDS: dict[Reason, str] = {
     "producer_queue": "has too many publishes of this producer waiting",
     "partition_queue": "has too many publishes waiting",
     "node_queue": "is on a node that has too many publishes waiting",
+    "client_queue": "is on a node where too many publishes of this client wait",
     "link_queue": "is on a node that has too many publishes waiting that came by way of the same other node",
 }
 

@@ -116,11 +116,13 @@ class Door:
     # publishes
 
     def _publish(self, node: int, fields: list[Any], payload: memoryview) -> Promise[Answer]:
-        group, term, incarnation, request, number, place, client = fields
+        group, term, incarnation, request, number, place, client, wait_ms = fields
         owner = client_of(node, incarnation & 0xFFFFFFFF, client)
         if self._is_deleted(group):
             return rejected(_deleted())
-        publish = Publish(payload, read_header(payload), owner, (incarnation, request), through=node)
+        publish = Publish(
+            payload, read_header(payload), owner, (incarnation, request), through=node, wait_ms=wait_ms
+        )
         piece = _Piece((incarnation, number), term, publish)
         stream = self._streams.setdefault(node, {}).setdefault(group, Stream())
         for left in stream.begin(piece.stream):

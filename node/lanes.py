@@ -58,6 +58,8 @@ class Parcel:
     header: BatchHeader
     client: str
     arrived_ns: int
+    wait_ms: int = PUBLISH_WAIT_MS
+    """How long it may wait for admission, from its arrival on."""
     promise: Promise[Published] = field(default_factory=Promise)
     number: int = 0
     attempt: Promise[Published] | None = None
@@ -69,6 +71,10 @@ class Parcel:
     def size_bytes(self) -> int:
         """Of its batch."""
         return len(self.batch)
+
+    def wait_left_ms(self, now_ns: int) -> int:
+        """What is left of the time that it may wait for admission."""
+        return max(self.wait_ms - (now_ns - self.arrived_ns) // NS_PER_MS, 0)
 
 
 class Attempt(Promise[Published]):
@@ -247,17 +253,21 @@ class Lane(Actor):
         attempt = Attempt(parcel)
         parcel.attempt = attempt
         self._under_way_bytes += parcel.size_bytes
-        lanes, incarnation = self._lanes, self._lanes.incarnation
+        lanes, incarnation, now_ns = self._lanes, self._lanes.incarnation, self._lanes.now_ns()
         attempt.then(partial(self._answered, parcel))
         if self._target == lanes.node_id:
-            publish = Publish(parcel.batch, parcel.header, parcel.client, (incarnation, parcel.number), attempt)
+            origin = (incarnation, parcel.number)
+            publish = Publish(
+                parcel.batch, parcel.header, parcel.client, origin, attempt, wait_ms=parcel.wait_left_ms(now_ns)
+            )
             post(lanes.replicas, self._group, publish, attempt)
             return
         if self._under_way == 1:  # a stream lasts no longer than something is under way
             self._stream, self._place = self._stream + 1, 0
         place, self._place = self._place, self._place + 1
         head = [PUBLISH, self._group, self._term, incarnation, parcel.number, self._stream, place, parcel.client]
-        left_ms = PUBLISH_MS - (lanes.now_ns() - parcel.arrived_ns) // NS_PER_MS
+        head.append(parcel.wait_left_ms(now_ns))
+        left_ms = PUBLISH_MS - (now_ns - parcel.arrived_ns) // NS_PER_MS
         window = lanes.window(self._target)
         window.sent(parcel.size_bytes)
         asked = lanes.peers.ask(self._target, CHANNEL, head, [parcel.batch], max(left_ms, SEARCH_MS))
@@ -403,12 +413,20 @@ class Lanes:
         self._lanes: dict[int, Lane] = {}
         self._windows: dict[int, Window] = {}
 
-    def offer(self, group: int, name: str, batch: Buffer, header: BatchHeader, client: str) -> Promise[Published]:
+    def offer(
+        self,
+        group: int,
+        name: str,
+        batch: Buffer,
+        header: BatchHeader,
+        client: str,
+        wait_ms: int = PUBLISH_WAIT_MS,
+    ) -> Promise[Published]:
         """Have a batch stored in a partition; `name` is for people."""
         lane = self._lanes.get(group)
         if lane is None:
             lane = self._lanes[group] = Lane(self, group, name)
-        parcel = Parcel(batch, header, client, self.now_ns())
+        parcel = Parcel(batch, header, client, self.now_ns(), wait_ms)
         lane.offer(parcel)
         return parcel.promise
 

@@ -59,6 +59,21 @@ async def test_a_leader_whose_disk_is_full_gives_leadership_away_and_no_publish_
         assert inbox.values == [b"%d" % number for number in range(40)]
 
 
+@pytest.mark.parametrize("through_leader", [True, False])
+async def test_a_follower_whose_disk_is_full_stops_nobody(tmp_path: Path, through_leader: bool) -> None:
+    machines = Machines()
+    async with cluster_of(tmp_path, machines) as cluster:
+        leader = await cluster.leader("jobs")
+        via = leader if through_leader else away_from(cluster, leader)
+        full = away_from(cluster, leader, via)
+        machines[full.node_id].free_bytes = CRITICAL
+        await until(lambda: leader.pressure.scarce == {full.node_id: "critical"})
+        await stored(via.broker, "jobs", *(b"%d" % number for number in range(20)))
+        await stored(full.broker, "jobs", b"through the full one")
+        assert cluster.replica(leader.node_id, "jobs").failure is None
+        await cluster.agreed("jobs")
+
+
 async def test_leadership_comes_back_when_there_is_space_again(tmp_path: Path) -> None:
     machines = Machines()
     async with running_cluster(tmp_path, LOOKS_OFTEN, adjust=machines.adjust, spread_leaders=True) as cluster:

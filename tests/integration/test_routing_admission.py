@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.limits import LONG_WAITS_DIVISOR, THROUGH_PUBLISHES_MAX
 from cluster.waiting import WAITING_PUBLISHES_PER_PRODUCER_MAX
+from cluster.waiting_room import LONG_WAITS_DIVISOR, THROUGH_PUBLISHES_MAX
 from plait.wire.errors import Closed, Overloaded
 from replication.peers.settings import PeerSettings
 from tests.integration.clusters import patiently, running_cluster, until
@@ -74,7 +74,7 @@ async def test_full_partitions_leave_room_on_the_link_for_the_leaders_others(tmp
         for number in range(partitions):
             await via.publish("full", number, batch_of(b"first"), "c").wait()
         waiting = [
-            via.publish("full", number, batch_of(b"%d" % turn), f"client {client}")
+            via.publish("full", number, batch_of(b"%d" % turn), f"client {number}.{client}")
             for number in range(partitions)
             for client in range(clients)
             for turn in range(WAITING_PUBLISHES_PER_PRODUCER_MAX)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster import admission, limits, waiting
+from cluster import admission, limits, waiting, waiting_room
 from cluster.admission import PartitionAdmission
 from cluster.limits import NO_BACKLOG, Backlog, NodePressure, PartitionLimits, limits_of
 from cluster.outcomes import Admit, Answer, Evict, Refuse, Wait
@@ -206,7 +206,7 @@ def test_the_end_of_leadership_frees_everything_and_names_who_waited():
     wait = partition.publish(wait_ms=1_000)
     assert partition.admission.close() == [wait.ticket]
     assert (partition.admission.permits_held, partition.admission.waiting) == (0, 0)
-    assert (partition.node.in_flight_bytes, partition.node.waiting_bytes) == (0, 0)
+    assert (partition.node.in_flight_bytes, partition.node.room.size_bytes) == (0, 0)
 
 
 # rates
@@ -484,7 +484,7 @@ def test_publishes_that_wait_for_consumers_leave_half_of_the_waiting_room_to_oth
 
 
 def test_publishes_by_way_of_one_node_have_a_share_of_what_waits(monkeypatch):
-    monkeypatch.setattr(limits, "THROUGH_PUBLISHES_MAX", 4)
+    monkeypatch.setattr(waiting_room, "THROUGH_PUBLISHES_MAX", 4)
     node = NodePressure()
     full, other = full_partitions(node, 2)
     waits = [full.publish(wait_ms=1_000, through=2) for _ in range(2)]
@@ -501,13 +501,35 @@ def test_publishes_by_way_of_one_node_have_a_share_of_what_waits(monkeypatch):
     assert tickets(busy.release(held)) == [behind[0].ticket]
     busy.admission.close()
     full.tick(1_000 * MS)
-    assert node.through.keys() == {3}
+    assert node.room.nodes.keys() == {3}
     other.admission.close()
-    assert (node.through, node.waiting_bytes) == ({}, 0)
+    assert (node.room.nodes, node.room.size_bytes) == ({}, 0)
+
+
+def test_a_client_has_a_share_of_what_waits_for_consumers(monkeypatch):
+    monkeypatch.setattr(waiting_room, "CLIENT_PUBLISHES_MAX", 2)
+    node = NodePressure()
+    full, other = full_partitions(node, 2)
+    assert all(isinstance(each.publish(wait_ms=1_000), Wait) for each in (full, other))
+    assert reason_of(full.publish(wait_ms=1_000)) == "client_queue"
+    assert isinstance(full.publish(wait_ms=1_000, producer="q"), Wait)
+    busy = Partition(node, in_flight_publishes=1)
+    busy.publish()
+    assert isinstance(busy.publish(wait_ms=1_000), Wait)
+    for partition in (full, other, busy):
+        partition.admission.close()
+    assert (node.room.clients, node.room.size_bytes) == ({}, 0)
+
+
+def test_a_clients_share_is_of_bytes_too_and_a_large_publish_may_wait_alone(monkeypatch):
+    monkeypatch.setattr(waiting_room, "CLIENT_BYTES_MAX", 100)
+    (full,) = full_partitions(NodePressure(), 1)
+    assert isinstance(full.publish(200, wait_ms=1_000), Wait)
+    assert reason_of(full.publish(1, wait_ms=1_000)) == "client_queue"
 
 
 def test_their_bytes_have_a_share_too(monkeypatch):
-    monkeypatch.setattr(limits, "THROUGH_BYTES_MAX", 100)
+    monkeypatch.setattr(waiting_room, "THROUGH_BYTES_MAX", 100)
     (full,) = full_partitions(NodePressure(), 1)
     assert isinstance(full.publish(60, wait_ms=1_000, through=2), Wait)
     assert reason_of(full.publish(1, wait_ms=1_000, through=2)) == "link_queue"

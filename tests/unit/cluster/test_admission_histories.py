@@ -173,7 +173,7 @@ class Histories(RuleBasedStateMachine):
                 self.take_answers(self.admission.tick(self.now_ns, self.backlog()))
         assert not self.waits
         assert (self.admission.permits_held, self.admission.waiting) == (0, 0)
-        assert (self.admission.in_flight_bytes, self.node.in_flight_bytes, self.node.waiting_bytes) == (0, 0, 0)
+        assert (self.admission.in_flight_bytes, self.node.in_flight_bytes, self.node.room.size_bytes) == (0, 0, 0)
 
 
 Histories.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from cluster import waiting_room
+from gateways.native.limits import PUBLISH_IN_FLIGHT_BYTES, REQUESTS_PENDING_MAX
 from node import lanes
 from node.lanes import Window
+from replication.peers.settings import PeerSettings
 
 
 class Lane:
@@ -68,3 +71,14 @@ def test_who_has_nothing_to_send_any_more_holds_nobody_up(monkeypatch: pytest.Mo
     window.leave(second)  # type: ignore[arg-type]
     window.ended(1)
     assert third.send() == 1
+
+
+def test_whoever_waits_leaves_room_for_whoever_does_not() -> None:
+    """The limits of different modules fit together."""
+    link = PeerSettings()
+    assert link.asks_max > lanes.LINK_PUBLISHES
+    assert link.ask_bytes > lanes.LINK_BYTES
+    assert waiting_room.THROUGH_PUBLISHES_MAX < lanes.LINK_PUBLISHES
+    assert waiting_room.THROUGH_BYTES_MAX < lanes.LINK_BYTES
+    assert 3 * waiting_room.CLIENT_PUBLISHES_MAX < REQUESTS_PENDING_MAX
+    assert 3 * waiting_room.CLIENT_BYTES_MAX < PUBLISH_IN_FLIGHT_BYTES
