@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
+import trio
 
 from cluster.waiting import WAITING_PUBLISHES_PER_PRODUCER_MAX
 from cluster.waiting_room import LONG_WAITS_DIVISOR, THROUGH_PUBLISHES_MAX
+from node.publishing import Published
 from plait.wire.errors import Closed, Overloaded
+from replication.actor import Promise
 from replication.peers.settings import PeerSettings
 from tests.integration.clusters import patiently, running_cluster, until
 from tests.integration.nodes import batch_of, consume
@@ -73,21 +77,27 @@ async def test_full_partitions_leave_room_on_the_link_for_the_leaders_others(tmp
         via = next(node for node in cluster.nodes if node is not leader).broker
         for number in range(partitions):
             await via.publish("full", number, batch_of(b"first"), "c").wait()
-        waiting = [
-            via.publish("full", number, batch_of(b"%d" % turn), f"client {number}.{client}")
-            for number in range(partitions)
-            for client in range(clients)
-            for turn in range(WAITING_PUBLISHES_PER_PRODUCER_MAX)
-        ]
+        waiting: list[Promise[Published]] = []
+        for number, client in product(range(partitions), range(clients)):
+            for turn in range(WAITING_PUBLISHES_PER_PRODUCER_MAX):
+                batch = batch_of(b"%d" % turn)
+                waiting.append(via.publish("full", number, batch, f"client {number}.{client}"))
+            await trio.lowlevel.checkpoint()
         assert len(waiting) > PeerSettings().asks_max
         for number in range(20):
             stored = await via.publish("other", 0, batch_of(b"%d" % number), "c").wait()
             assert stored.base_offset == number
-        most = THROUGH_PUBLISHES_MAX // LONG_WAITS_DIVISOR
-        await until(lambda: sum(not each.done for each in waiting) == most)
-        errors = [each.error for each in waiting if each.done]
-        assert {each.details["reason"] for each in errors if isinstance(each, Overloaded)} == {"link_queue"}
-        assert all(isinstance(each, Overloaded) for each in errors)
+        await until(lambda: any(reason_of(each) == "link_queue" for each in waiting))
+        share = leader.pressure.room.nodes[via.node_id]
+        assert share.publishes <= THROUGH_PUBLISHES_MAX // LONG_WAITS_DIVISOR
+
+
+def reason_of(publish: Promise[Published]) -> str:
+    """Why it was refused; "" while it was not."""
+    if publish.error is None:
+        return ""
+    assert isinstance(publish.error, Overloaded)
+    return str(publish.error.details["reason"])
 
 
 async def test_a_node_remembers_nothing_of_deleted_queues_publishes(tmp_path: Path) -> None:
@@ -97,6 +107,6 @@ async def test_a_node_remembers_nothing_of_deleted_queues_publishes(tmp_path: Pa
             for node in cluster.nodes:
                 for number in range(3):
                     await node.broker.publish("jobs", number, batch_of(b"%d" % turn), "c").wait()
-            assert sum(node.door.streams for node in cluster.nodes) == 6
+            assert any(node.door.streams for node in cluster.nodes)
             await cluster.node(1).broker.delete("jobs").wait()
             await until(lambda: all(node.door.streams == 0 for node in cluster.nodes))
