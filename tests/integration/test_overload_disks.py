@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from node.broker import Broker
 from node.node import Node
 from plait.wire.errors import StorageFull
-from tests.integration.clusters import Cluster, patiently, running_cluster, until
+from replication.storage.settings import StorageSettings
+from tests.chaos.disks import run
+from tests.integration.clusters import NODES, Cluster, patiently, running_cluster, until
 from tests.integration.nodes import batch_of, consume
 from tests.integration.scarcity import CRITICAL, LOOKS_OFTEN, LOW, PLENTY, Machines
 from tests.integration.test_routing_consumers import arrived
@@ -142,3 +145,74 @@ async def test_full_disks_on_a_majority_refuse_publishes_until_there_is_space_an
         left, _ = await consume(cluster.node(2).broker, "jobs")
         await arrived(left, 3)
         assert left.values == [b"again"] * 3
+
+
+MEBIBYTE = 1 << 20
+SMALL = StorageSettings(
+    wal_file_bytes=2 * MEBIBYTE,
+    low_space_bytes=24 * MEBIBYTE,
+    critical_space_bytes=12 * MEBIBYTE,
+    ballast_bytes=4 * MEBIBYTE,
+    janitor_interval_ms=20,
+)
+"""Storage for disks of DISK_BYTES."""
+DISK_BYTES = 64 * MEBIBYTE
+
+
+@pytest.fixture
+def disks(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a small real disk for each node."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount disks")
+    folders = [tmp_path / f"node-{node_id}" for node_id in NODES]
+    mounted: list[Path] = []
+    try:
+        for folder in folders:
+            folder.mkdir()
+            try:
+                run("mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "plait-test", str(folder))
+            except OSError as error:
+                pytest.skip(f"no disk can be mounted here: {error}")
+            mounted.append(folder)
+        yield tmp_path
+    finally:
+        for folder in mounted:
+            run("umount", "-l", str(folder))
+
+
+def fill(folder: Path, left_bytes: int) -> Path:
+    """A file that leaves so much room."""
+    found = os.statvfs(folder)
+    filler = folder / "filler"
+    with filler.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, found.f_bavail * found.f_frsize - left_bytes)
+    return filler
+
+
+async def test_real_disks_run_full_and_have_space_again(disks: Path) -> None:
+    async with running_cluster(disks, SMALL) as cluster:
+        await patiently(lambda: cluster.node(1).broker.create("queue", "jobs", {}))
+        full = await cluster.leader("jobs")
+        via = away_from(cluster, full).broker
+        values = [b"%d " % number + bytes(20_000) for number in range(200)]
+        await stored(via, "jobs", *values[:20])
+        filler = fill(disks / f"node-{full.node_id}", 0)
+        await stored(via, "jobs", *values[20:100])
+        await stored(full.broker, "jobs", *values[100:200])
+        await until(lambda: full.groups.standings.leads == 0)
+        next_one = await cluster.leader("jobs")
+        second = fill(disks / f"node-{away_from(cluster, full, next_one).node_id}", 8 * MEBIBYTE)
+        await until(lambda: len(next_one.pressure.scarce) == 2)
+        for node in cluster.nodes:
+            with pytest.raises(StorageFull):
+                await node.broker.publish("jobs", 0, batch_of(b"no"), "c").wait()
+        inbox, attachment = await consume(via, "jobs", prefetch=1_000)
+        await arrived(inbox, len(values))
+        held = [(lease_id, offset, offset) for _, lease_id, offset, _, _ in inbox.items]
+        await attachment.settle(0, "ack", 0, held).wait()
+        filler.unlink()
+        await patiently(lambda: via.publish("jobs", 0, batch_of(b"again"), "c"))
+        second.unlink()
+        await cluster.agreed("jobs")
+        await arrived(inbox, len(values) + 1)
+        assert inbox.values == [*values, b"again"]
