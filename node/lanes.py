@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from cluster.limits import NodePressure
 from cluster.routing import SEARCH_MS, Ask, Rest, Search
 from node.door import CHANNEL, CLIENT_GONE, END_STREAM, PUBLISH, client_of
 from node.leaders import Leaders
@@ -45,6 +46,8 @@ LINK_BYTES = 48 << 20
 """Their bytes, likewise; one larger publish may be alone."""
 LANE_RETRY_MS = 100
 """What is told to whoever meets a full lane."""
+MEMORY_RETRY_MS = 500
+"""What is told to whoever publishes by way of a node that is short of memory."""
 CLIENT_GONE_MS = 5_000
 """How long a leader may take to hear that a client is gone; what waits for it there ends by itself later."""
 NS_PER_MS = 1_000_000
@@ -177,6 +180,15 @@ class Lane(Actor):
                     "the batch was not stored; try again",
                     reason="lane",
                     retry_after_ms=LANE_RETRY_MS,
+                )
+            )
+        elif self._lanes.is_short_of_memory and not self._lanes.replicas.leads(self._group):
+            parcel.promise.reject(
+                Overloaded(
+                    f"this node, which does not lead {self._partition_name}, is short of memory; the batch was "
+                    "not stored; try again, or by way of another node",
+                    reason="memory",
+                    retry_after_ms=MEMORY_RETRY_MS,
                 )
             )
         else:
@@ -401,6 +413,7 @@ class Lanes:
         is_deleted: Callable[[int], bool],
         peers: Peers,
         incarnation: int,
+        pressure: NodePressure,
     ) -> None:
         """`incarnation`: see node/origins.py."""
         self.host = host
@@ -409,6 +422,7 @@ class Lanes:
         self.is_deleted = is_deleted
         self.peers = peers
         self.incarnation = incarnation
+        self._pressure = pressure
         self.node_id = leaders.node_id
         self._lanes: dict[int, Lane] = {}
         self._windows: dict[int, Window] = {}
@@ -448,6 +462,11 @@ class Lanes:
         if window is None:
             window = self._windows[node] = Window()
         return window
+
+    @property
+    def is_short_of_memory(self) -> bool:
+        """This node is: it takes nothing on its way to another one. What is led here, admission decides about."""
+        return self._pressure.memory_percent >= 100
 
     @property
     def under_way(self) -> int:

@@ -390,7 +390,7 @@ class Node:
             leaders, replicas, replicas.leads, deleted, peers, environment.tasks, environment.clock
         )
         incarnation = incarnation_of(metadata.node_id, metadata.incarnation)
-        lanes = self.lanes = Lanes(self.host, leaders, replicas, deleted, peers, incarnation)
+        lanes = self.lanes = Lanes(self.host, leaders, replicas, deleted, peers, incarnation, self.pressure)
         door = self.door = Door(peers, replicas, deleted)
         replicas.on_closed = [lanes.forget, leaders.forget, door.forget]
         departures = Departures(self.host, lambda group, names: routes.ask(group, ReturnLeases(names)), deleted)

@@ -21,7 +21,7 @@ from tests.integration.test_nearest import address_of
 WHERE = pytest.mark.parametrize("at_leader", [True, False], ids=["at the leader", "at another node"])
 """Where the producer is connected."""
 FULL = {"max_backlog_records": 2}
-SHORT_S = 1.0
+SHORT_S = 3.0
 """A deadline that passes while a full queue lets a publish wait."""
 
 
@@ -258,9 +258,26 @@ async def test_a_leader_that_is_short_of_memory_lets_publishes_wait_and_refuses_
         assert await take(jobs, 1) == [b"c"]
 
 
+async def test_a_node_that_is_short_of_memory_takes_nothing_on_its_way_to_another_one(tmp_path: Path) -> None:
+    machines = Machines()
+    async with producer_of(tmp_path, False, machines) as (cluster, leader, client):
+        jobs = await client.queue("jobs", create=False)
+        via = next(node for node in cluster.nodes if node is not leader)
+        machines[via.node_id].memory = Memory(used_bytes=900, machine_bytes=1_000)
+        await until(lambda: via.pressure.memory_percent >= 100)
+        error = await refused(jobs, b"no")
+        assert (error.code, error.details["reason"]) == ("overloaded", "memory")
+        await leader.broker.publish("jobs", 0, batch_of(b"a"), "c").wait()
+        assert await take(jobs, 1) == [b"a"]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(jobs.publish, b"b")
+            machines[via.node_id].memory = Memory(0, 0)
+        assert await take(jobs, 1) == [b"b"]
+
+
 async def elsewhere_goes_on(cluster: Cluster, short: Node) -> None:
-    """What another node leads takes publishes, also through the node that is short."""
+    """What another node leads takes publishes, but for such that come through the node that is short."""
     other = await cluster.move("other")
     assert other is not short
-    for node in cluster.nodes:
+    for node in (each for each in cluster.nodes if each is not short):
         await node.broker.publish("other", 0, batch_of(b"x"), "c").wait()

@@ -121,6 +121,17 @@ def test_overloaded_waits_as_long_as_told_and_then_sends_all_again_in_order() ->
     assert [stamped(first), stamped(second)] == [(7, 1), (7, 2)]
 
 
+def test_a_refused_batch_is_not_sent_again_in_the_last_moment() -> None:
+    sequencer = identified()
+    batch = batch_of(deadline_s=10.0)
+    sequencer.add(batch)
+    assert sequencer.take(9.5) == [batch]  # the first try is always worth it
+    sequencer.refused(batch, Overloaded("full", retry_after_ms=10), 9.6)
+    assert sequencer.take(9.7) == []
+    [outcome] = sequencer.expire(10.0)
+    assert isinstance(outcome.error, Overloaded)
+
+
 def test_a_full_disk_is_left_in_peace_for_as_long_as_told() -> None:
     sequencer = identified()
     batch = batch_of()
