@@ -44,6 +44,8 @@ LINK_PUBLISHES = 3_072
 """Publishes of one node's clients that are asked of another node at a time; the link takes more for questions."""
 LINK_BYTES = 48 << 20
 """Their bytes, likewise; one larger publish may be alone."""
+LANE_LOOK_MS = 250
+"""How often publishes that wait for room in their lane are looked at, whether their time is over."""
 LANE_RETRY_MS = 100
 """What is told to whoever meets a full lane."""
 MEMORY_RETRY_MS = 500
@@ -174,14 +176,7 @@ class Lane(Actor):
         if self.stopped:
             parcel.promise.reject(NotFound(f"{self._partition_name} was deleted; nothing was stored"))
         elif len(self._parcels) >= LANE_PUBLISHES_MAX:
-            parcel.promise.reject(
-                Overloaded(
-                    f"{self._partition_name} has {LANE_PUBLISHES_MAX} publishes waiting on this node; "
-                    "the batch was not stored; try again",
-                    reason="lane",
-                    retry_after_ms=LANE_RETRY_MS,
-                )
-            )
+            parcel.promise.reject(self._full())
         elif self._lanes.is_short_of_memory and not self._lanes.replicas.leads(self._group):
             parcel.promise.reject(
                 Overloaded(
@@ -219,6 +214,8 @@ class Lane(Actor):
     def handle(self, messages: list[Any]) -> None:
         """The time for another try has come, there may be room on the link, or somebody's time is over."""
         window, self._in_line = self._in_line, None
+        if self._target:
+            self._refuse_late()
         self._pump()
         if window is not None and self._in_line is not window:
             window.leave(self)
@@ -244,6 +241,8 @@ class Lane(Actor):
         while self._waiting and self._target and not self._turning_back:
             parcel = next(iter(self._waiting.values()))
             if not self._has_room(parcel):
+                if self.alarm_ns is None:
+                    self.host.alarm(self._lanes.now_ns() + LANE_LOOK_MS * NS_PER_MS, self, None)
                 return
             del self._waiting[parcel.number]
             self._send(parcel)
@@ -311,6 +310,21 @@ class Lane(Actor):
     def _under_way(self) -> int:
         return len(self._parcels) - len(self._waiting)
 
+    def _refuse_late(self) -> None:
+        """Those that were not sent within the time that they may wait: so many others of this lane wait."""
+        now_ns = self._lanes.now_ns()
+        late = [each for each in self._waiting.values() if not each.doubtful and not each.wait_left_ms(now_ns)]
+        for parcel in late:
+            self._end(parcel)
+            parcel.promise.reject(self._full())
+
+    def _full(self) -> Overloaded:
+        return Overloaded(
+            f"too many publishes to {self._partition_name} wait on this node; the batch was not stored; try again",
+            reason="lane",
+            retry_after_ms=LANE_RETRY_MS,
+        )
+
     # when the leader is another one
 
     def _came_back(self, parcel: Parcel, error: PlaitError) -> None:
@@ -340,6 +354,7 @@ class Lane(Actor):
     def _turn_back(self) -> None:
         """Nothing is under way any more: line everything up again."""
         self._turning_back = False
+        self.host.call_off(self)
         known = self._lanes.leaders.leader(self._group)
         elsewhere = (
             self._target != self._lanes.node_id

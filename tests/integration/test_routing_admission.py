@@ -10,6 +10,7 @@ import trio
 
 from cluster.waiting import WAITING_PUBLISHES_PER_PRODUCER_MAX
 from cluster.waiting_room import LONG_WAITS_DIVISOR, THROUGH_PUBLISHES_MAX
+from node.origins import ORIGIN_WINDOW
 from node.publishing import Published
 from plait.wire.errors import Closed, Overloaded
 from replication.actor import Promise
@@ -90,6 +91,21 @@ async def test_full_partitions_leave_room_on_the_link_for_the_leaders_others(tmp
         await until(lambda: any(reason_of(each) == "link_queue" for each in waiting))
         share = leader.pressure.room.nodes[via.node_id]
         assert share.publishes <= THROUGH_PUBLISHES_MAX // LONG_WAITS_DIVISOR
+
+
+async def test_a_publish_that_finds_no_place_in_its_lane_is_refused_when_its_time_is_over(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        await patiently(lambda: cluster.node(1).broker.create("queue", "jobs", {**FULL, "overflow": "block"}))
+        via = (await follower(cluster, "jobs")).broker
+        await via.publish("jobs", 0, batch_of(b"first"), "c").wait()
+        waiting = [
+            via.publish("jobs", 0, batch_of(b"x"), f"client {number % 10}") for number in range(ORIGIN_WINDOW)
+        ]
+        late = via.publish("jobs", 0, batch_of(b"late"), "client 9", 100)
+        with pytest.raises(Overloaded) as refused:
+            await late.wait()
+        assert refused.value.details["reason"] == "lane"
+        assert not any(each.done for each in waiting)
 
 
 def reason_of(publish: Promise[Published]) -> str:
