@@ -28,7 +28,7 @@ NODE_RETRY_MS = 20
 STORAGE_FULL_RETRY_MS = 5_000
 """What a producer is told to wait when the disk is nearly full."""
 BACKLOG_RETRY_MS = 500
-"""What a producer is told to wait when the backlog is full."""
+"""What a producer is told to wait when the backlog is full, or memory is short."""
 RETRY_MS_MIN = 10
 """Shortest wait that a producer is told."""
 RETRY_MS_MAX = 60_000
@@ -42,7 +42,8 @@ _QUEUE_REASONS: tuple[Reason, ...] = (
     "link_queue",
     "client_queue",
 )
-_LONG_REASONS: tuple[Reason, ...] = ("backlog", "rate")
+_LONG_REASONS: tuple[Reason, ...] = ("backlog", "rate", "memory", "storage_full")
+"""Nobody knows how long that takes."""
 
 
 class PartitionAdmission:
@@ -364,7 +365,7 @@ class PartitionAdmission:
         if reason in STORAGE_REASONS:
             return Refuse(reason, STORAGE_FULL_RETRY_MS)
         waited_for = (blocked or self._reason) if reason in _QUEUE_REASONS else reason
-        if waited_for == "backlog":
+        if waited_for in _LONG_REASONS and waited_for != "rate":
             return Refuse(reason, BACKLOG_RETRY_MS)
         retry_after_ms = _up_to_ms(self._estimate_ns(now_ns, waited_for, ahead_bytes, size_bytes))
         return Refuse(reason, min(max(retry_after_ms, RETRY_MS_MIN), RETRY_MS_MAX))

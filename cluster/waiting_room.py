@@ -2,7 +2,7 @@
 
     all that waits ── by way of node 2 ──> at most half of the link from there
                    ── of one client ────> less than its connection may have unanswered
-                   ── for consumers or a rate (long) ──> half of each: the rest is for those whose turn comes soon
+                   ── for consumers, a rate, memory (long) ──> half of each: the rest is for whose turn comes soon
 
 A full partition must not stop others, nor the acknowledgements that come on the same connection. Pure.
 """
@@ -23,9 +23,9 @@ THROUGH_PUBLISHES_MAX = 2_048
 THROUGH_BYTES_MAX = 32 * 1_048_576
 """Their bytes, likewise."""
 LONG_WAITS_DIVISOR = 2
-"""The part of a waiting room for those that wait for consumers or a rate; the rest is for whose turn is soon."""
+"""The part of a waiting room for those that wait for nobody knows how long; the rest is for whose turn is soon."""
 CLIENT_PUBLISHES_MAX = 256
-"""Publishes of one client that wait for consumers or a rate on one node: a quarter of what a connection takes."""
+"""Publishes of one client that wait so on one node: a quarter of what a connection takes."""
 CLIENT_BYTES_MAX = 2 * 1_048_576
 """Their bytes, likewise."""
 
@@ -55,7 +55,7 @@ class WaitingRoom:
         """What of it is a client's: it holds requests of a connection."""
 
     def refuses(self, waiter: Waiter, *, long: bool) -> Reason | None:
-        """Why a publish may not wait; `long`: it would wait for consumers or a rate, nobody knows for how long."""
+        """Why a publish may not wait; `long`: nobody knows for how long it would wait."""
         size_bytes = waiter.size_bytes
         parts = LONG_WAITS_DIVISOR if long else 1
         if self.size_bytes and self.size_bytes + size_bytes > self.bytes_max // parts:

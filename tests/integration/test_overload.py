@@ -184,7 +184,7 @@ async def test_who_fills_a_queue_can_empty_it_on_the_same_connection(tmp_path: P
     settings = {"overflow": "block", "max_backlog_records": 1, "partitions": 8}
     async with producer_of(tmp_path, at_leader, **settings) as (_, leader, client):
         jobs = await client.queue("jobs", create=False)
-        values = [b"%d " % number + bytes(PUBLISH_IN_FLIGHT_BYTES // 32) for number in range(64)]
+        values = [b"%d " % number + bytes(PUBLISH_IN_FLIGHT_BYTES // 32) for number in range(50)]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(flood, jobs, values)
             await until(lambda: leader.pressure.room.size_bytes > PUBLISH_IN_FLIGHT_BYTES // 8)

@@ -521,6 +521,15 @@ def test_a_client_has_a_share_of_what_waits_for_consumers(monkeypatch):
     assert (node.room.clients, node.room.size_bytes) == ({}, 0)
 
 
+def test_what_waits_for_memory_is_as_long_as_what_waits_for_consumers(monkeypatch):
+    monkeypatch.setattr(waiting_room, "CLIENT_PUBLISHES_MAX", 1)
+    partition = Partition()
+    partition.node.memory_percent = 100
+    assert isinstance(partition.publish(wait_ms=1_000), Wait)
+    refused = partition.publish(wait_ms=1_000)
+    assert (reason_of(refused), refused.retry_after_ms) == ("client_queue", admission.BACKLOG_RETRY_MS)
+
+
 def test_a_clients_share_is_of_bytes_too_and_a_large_publish_may_wait_alone(monkeypatch):
     monkeypatch.setattr(waiting_room, "CLIENT_BYTES_MAX", 100)
     (full,) = full_partitions(NodePressure(), 1)
