@@ -13,11 +13,11 @@ budget that can never be met would wedge the partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from cluster.in_flight import InFlight
-from cluster.limits import Backlog, NodePressure, PartitionLimits
-from cluster.outcomes import Admit, Answer, Evict, Outcome, Permit, Reason, Refuse, Wait
+from cluster.limits import Backlog, NodePressure, PartitionLimits, Storage
+from cluster.outcomes import STORAGE_REASONS, Admit, Answer, Evict, Outcome, Permit, Reason, Refuse, Wait
 from cluster.rates import NS_PER_MS, DrainMeter, TokenBucket
 from cluster.waiting import FairLine, Waiter
 
@@ -28,22 +28,40 @@ NODE_RETRY_MS = 20
 STORAGE_FULL_RETRY_MS = 5_000
 """What a producer is told to wait when the disk is nearly full."""
 BACKLOG_RETRY_MS = 500
-"""What a producer is told to wait when the backlog is full."""
+"""What a producer is told to wait when the backlog is full, or memory is short."""
 RETRY_MS_MIN = 10
 """Shortest wait that a producer is told."""
 RETRY_MS_MAX = 60_000
 """Longest wait that a producer is told."""
 
-_NODE_REASONS: tuple[Reason, ...] = ("storage_busy", "memory", "node_in_flight")
-_QUEUE_REASONS: tuple[Reason, ...] = ("producer_queue", "partition_queue", "node_queue")
+_NODE_REASONS: tuple[Reason, ...] = ("storage_full", "storage_busy", "memory", "node_in_flight")
+_QUEUE_REASONS: tuple[Reason, ...] = (
+    "producer_queue",
+    "partition_queue",
+    "node_queue",
+    "link_queue",
+    "client_queue",
+)
+_LONG_REASONS: tuple[Reason, ...] = ("backlog", "rate", "memory", "storage_full")
+"""Nobody knows how long that takes."""
 
 
 class PartitionAdmission:
     """The admission of one partition, at its leader."""
 
-    def __init__(self, limits: PartitionLimits, node: NodePressure, now_ns: int) -> None:
+    def __init__(
+        self,
+        limits: PartitionLimits,
+        node: NodePressure,
+        now_ns: int,
+        group: int = 0,
+        replicas_storage: Callable[[], Storage] = lambda: "none",
+    ) -> None:
+        """`replicas_storage`: what the disks take that a majority of the replicas are on (cluster/scarcity.py)."""
         self.limits = limits
         self._node = node
+        self._group = group
+        self._replicas_storage = replicas_storage
         self._records_bucket = _bucket(limits.records_per_s, now_ns)
         self._bytes_bucket = _bucket(limits.bytes_per_s, now_ns)
         self._limits_backlog = limits.backlog_records is not None or limits.backlog_bytes is not None
@@ -93,10 +111,12 @@ class PartitionAdmission:
         size_bytes: int,
         backlog: Backlog,
         max_wait_ms: int,
+        through: int = 0,
     ) -> Outcome:
         """Decide about a publish of that many records and bytes.
 
-        `owner` is whose permits `release_owner` takes back, `producer` whose fair share this comes from.
+        `owner` is whose permits `release_owner` takes back, `producer` whose fair share this comes from, `through`
+        the node that it came by way of (0: none).
         `max_wait_ms` 0 means: do not wait. After Wait, the answer comes from a later call; see to it that `tick`
         is called when `next_deadline_ns` says, and whenever a full backlog has shrunk.
         """
@@ -116,6 +136,7 @@ class PartitionAdmission:
             size_bytes=size_bytes,
             cost_bytes=min(size_bytes, self.limits.in_flight_bytes),
             deadline_ns=now_ns + min(max_wait_ms, WAIT_MS_MAX) * NS_PER_MS,
+            through=through,
         )
         return self._queue(now_ns, waiter, reason)
 
@@ -126,22 +147,23 @@ class PartitionAdmission:
         self._next_ticket += 1
         first = not len(self._line)
         self._line.add(waiter)
-        self._node.waiting_bytes += waiter.size_bytes
+        self._node.room.enters(waiter)
         if first:
             self._blocked_by(now_ns, reason)
         return Wait(waiter.ticket, reason, waiter.deadline_ns)
 
     def _no_place(self, now_ns: int, waiter: Waiter, reason: Reason) -> Refuse | None:
-        size_bytes, node = waiter.size_bytes, self._node
+        size_bytes = waiter.size_bytes
         ahead_bytes = self._line.bytes_ahead(waiter.producer, size_bytes)
         if self._line.producer_full(waiter.producer):
-            return self._refuse(now_ns, "producer_queue", ahead_bytes, size_bytes)
+            return self._refuse(now_ns, "producer_queue", ahead_bytes, size_bytes, reason)
         if now_ns + self._estimate_ns(now_ns, reason, ahead_bytes, size_bytes) > waiter.deadline_ns:
             return self._refuse(now_ns, reason, ahead_bytes, size_bytes)
-        if node.waiting_bytes and node.waiting_bytes + size_bytes > node.waiting_bytes_max:
-            return self._refuse(now_ns, "node_queue", ahead_bytes, size_bytes)
+        full = self._node.room.refuses(waiter, long=reason in _LONG_REASONS)
+        if full is not None:
+            return self._refuse(now_ns, full, ahead_bytes, size_bytes, reason)
         if not self._make_place(now_ns, waiter):
-            return self._refuse(now_ns, "partition_queue", ahead_bytes, size_bytes)
+            return self._refuse(now_ns, "partition_queue", ahead_bytes, size_bytes, reason)
         return None
 
     def _make_place(self, now_ns: int, waiter: Waiter) -> bool:
@@ -215,14 +237,14 @@ class PartitionAdmission:
         answers = [answer for _, answer in self._shed]
         self._shed.clear()
         for late in self._line.expired(now_ns):
-            self._node.waiting_bytes -= late.size_bytes
+            self._node.room.leaves(late)
             refusal = self._refuse(now_ns, self._reason, self._line.waiting_bytes, late.size_bytes)
             answers.append(Answer(late.ticket, refusal))
         while (waiter := self._line.next()) is not None:
             blocked = self._blocked(now_ns, waiter.records, waiter.size_bytes, backlog)
             if blocked is None:
                 self._line.take(waiter)
-                self._node.waiting_bytes -= waiter.size_bytes
+                self._node.room.leaves(waiter)
                 admitted = self._admit(now_ns, waiter.owner, waiter.records, waiter.size_bytes, backlog)
                 answers.append(Answer(waiter.ticket, admitted))
             elif self._never_waits(blocked):
@@ -238,10 +260,12 @@ class PartitionAdmission:
     def _blocked(self, now_ns: int, records: int, size_bytes: int, backlog: Backlog) -> Reason | None:
         """Why that publish cannot be admitted now, turns aside; None if it can."""
         node = self._node
+        if node.scarce and self._is_short(self._replicas_storage(), backlog):
+            return "replicas_full"
         if node.storage != "none":
             if node.storage == "busy":
                 return "storage_busy"
-            if node.storage == "critical" or not self._frees_space(backlog):
+            if self._is_short(node.storage, backlog):
                 return "storage_full"
         if node.memory_percent >= 100:
             return "memory"
@@ -255,9 +279,15 @@ class PartitionAdmission:
             return "backlog"
         return self._in_flight.blocks(size_bytes)
 
+    def _is_short(self, storage: Storage, backlog: Backlog) -> bool:
+        """Whether disks that are so take no more of this partition."""
+        return storage == "critical" or (storage == "low" and not self._frees_space(backlog))
+
     def _never_waits(self, reason: Reason) -> bool:
         # waiting for a disk to get emptier, or for consumers when the queue says refuse, helps nobody
-        return reason == "storage_full" or (reason == "backlog" and self.limits.overflow != "block")
+        if reason == "storage_full":
+            return self._group not in self._node.leaving  # it waits for the leader that comes
+        return reason == "replicas_full" or (reason == "backlog" and self.limits.overflow != "block")
 
     def _admit(self, now_ns: int, owner: str, records: int, size_bytes: int, backlog: Backlog) -> Admit | Evict:
         evict_records = evict_bytes = 0
@@ -293,7 +323,8 @@ class PartitionAdmission:
 
     def _evictions(self, records: int, size_bytes: int, backlog: Backlog) -> tuple[int, int]:
         excess_records, excess_bytes = self._excess(records, size_bytes, backlog)
-        if self._node.storage == "low":  # as much must go as comes
+        low = self._node.storage == "low" or (bool(self._node.scarce) and self._replicas_storage() == "low")
+        if low:  # as much must go as comes
             held = self._held(backlog)
             excess_records = max(excess_records, min(records, held.records))
             excess_bytes = max(excess_bytes, min(size_bytes, held.size_bytes))
@@ -325,14 +356,17 @@ class PartitionAdmission:
             return self._drain.estimate_ns(max(over_bytes, 0), now_ns)
         return 0
 
-    def _refuse(self, now_ns: int, reason: Reason, ahead_bytes: int, size_bytes: int) -> Refuse:
+    def _refuse(
+        self, now_ns: int, reason: Reason, ahead_bytes: int, size_bytes: int, blocked: Reason | None = None
+    ) -> Refuse:
+        """`blocked`: what it would have waited for, where that is another thing than what it is refused for."""
         refused = self._node.refused
         refused[reason] = refused.get(reason, 0) + 1
-        if reason == "storage_full":
+        if reason in STORAGE_REASONS:
             return Refuse(reason, STORAGE_FULL_RETRY_MS)
-        if reason == "backlog":
+        waited_for = (blocked or self._reason) if reason in _QUEUE_REASONS else reason
+        if waited_for in _LONG_REASONS and waited_for != "rate":
             return Refuse(reason, BACKLOG_RETRY_MS)
-        waited_for = self._reason if reason in _QUEUE_REASONS else reason
         retry_after_ms = _up_to_ms(self._estimate_ns(now_ns, waited_for, ahead_bytes, size_bytes))
         return Refuse(reason, min(max(retry_after_ms, RETRY_MS_MIN), RETRY_MS_MAX))
 
@@ -350,7 +384,7 @@ class PartitionAdmission:
         waiter = self._line.remove(ticket)
         if waiter is None:
             return False
-        self._node.waiting_bytes -= waiter.size_bytes
+        self._node.room.leaves(waiter)
         return True
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from cluster.settings import Overflow, QueueSettings, Settings
+from cluster.waiting_room import NODE_WAITING_BYTES, WaitingRoom
 
 IN_FLIGHT_BYTES = 8 * 1_048_576
 """Bytes of a partition's publishes that are proposed and not committed."""
@@ -13,8 +14,6 @@ IN_FLIGHT_PUBLISHES = 1_024
 """A partition's publishes that are proposed and not committed."""
 NODE_IN_FLIGHT_BYTES = 64 * 1_048_576
 """Bytes of all of a node's partitions' publishes that are proposed and not committed."""
-NODE_WAITING_BYTES = 64 * 1_048_576
-"""Bytes of all publishes that wait for admission to any of a node's partitions."""
 MEMORY_TIGHT_PERCENT = 80
 """Share of the node's memory watermark from which in-flight limits shrink; at 100 nothing is admitted."""
 MEMORY_CAP_DIVISOR = 8
@@ -33,11 +32,12 @@ class NodePressure:
     __slots__ = (
         "in_flight_bytes",
         "in_flight_bytes_max",
+        "leaving",
         "memory_percent",
         "refused",
+        "room",
+        "scarce",
         "storage",
-        "waiting_bytes",
-        "waiting_bytes_max",
     )
 
     def __init__(
@@ -45,12 +45,14 @@ class NodePressure:
     ) -> None:
         self.storage: Storage = "none"
         self.memory_percent = 0
+        self.scarce: dict[int, Storage] = {}
+        """Other nodes that are short of disk space ("low", "critical")."""
+        self.leaving: dict[int, None] = {}
+        """Groups that are led here, and about to be led by nodes with more space."""
         self.in_flight_bytes = 0
         """Sum over all partitions' permits; 0 <= it <= in_flight_bytes_max."""
         self.in_flight_bytes_max = in_flight_bytes_max
-        self.waiting_bytes = 0
-        """Sum over all partitions' waiting publishes (a single larger one may wait alone)."""
-        self.waiting_bytes_max = waiting_bytes_max
+        self.room = WaitingRoom(waiting_bytes_max)
         self.refused: dict[str, int] = {}
         """How many publishes admission has refused, by reason."""
 

@@ -16,25 +16,35 @@ Reason = Literal[
     "rate",
     "backlog",
     "storage_full",
+    "replicas_full",
     "storage_busy",
     "memory",
     "node_in_flight",
     "producer_queue",
     "partition_queue",
     "node_queue",
+    "link_queue",
+    "client_queue",
 ]
 
+STORAGE_REASONS: tuple[Reason, ...] = ("storage_full", "replicas_full")
+"""Those that end when somebody frees space, and no sooner."""
+
+_GOES_ON = "consuming and acknowledging go on; `plait cluster status` shows the disks"
 _WORDS: dict[Reason, str] = {
     "in_flight": "has too many bytes or publishes that are not on disk yet",
     "rate": "has reached its publish rate",
     "backlog": "has a full backlog",
-    "storage_full": "is on a disk that is nearly full; consuming and acknowledging still work",
+    "storage_full": f"is on a disk that is nearly full ({_GOES_ON})",
+    "replicas_full": f"has most of its replicas on disks that are nearly full ({_GOES_ON})",
     "storage_busy": "is on a disk that is behind with writing",
     "memory": "is on a node that is short of memory",
     "node_in_flight": "is on a node that has too many bytes not on disk yet",
     "producer_queue": "has too many publishes of this producer waiting",
     "partition_queue": "has too many publishes waiting",
     "node_queue": "is on a node that has too many publishes waiting",
+    "client_queue": "is on a node where too many publishes of this client wait",
+    "link_queue": "is on a node that has too many publishes waiting that came by way of the same other node",
 }
 
 
@@ -93,7 +103,7 @@ class Refuse:
             f"{name}, partition {partition}, {_WORDS[self.reason]}; nothing was stored; "
             f"try again in {self.retry_after_ms} ms"
         )
-        kind = StorageFull if self.reason == "storage_full" else Overloaded
+        kind = StorageFull if self.reason in STORAGE_REASONS else Overloaded
         return kind(message, reason=self.reason, retry_after_ms=self.retry_after_ms)
 
 

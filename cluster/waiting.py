@@ -36,6 +36,8 @@ class Waiter:
     cost_bytes: int
     """What it counts in fair turns: at least 1, and at most the partition's cap."""
     deadline_ns: int
+    through: int = 0
+    """The node that it came by way of; 0: it is a client's of this one."""
 
 
 class _Line:

@@ -28,7 +28,7 @@ from node.group_questions import CommitTo, PositionsOf
 from node.lanes import Lanes
 from node.metadata import Metadata
 from node.outbox import OUTBOX_PRODUCERS
-from node.publishing import Published
+from node.publishing import PUBLISH_WAIT_MS, Published
 from node.questions import Describe, FetchFrom, Find, Question
 from node.readers import Fetched, Located
 from node.replicas import Replicas
@@ -149,14 +149,18 @@ class Broker:
 
     # data
 
-    def publish(self, name: str, partition: int, batch: Buffer, client: str) -> Promise[Published]:
+    def publish(
+        self, name: str, partition: int, batch: Buffer, client: str, wait_ms: int = -1
+    ) -> Promise[Published]:
         """Store one RecordBatch; partition -1 leaves the choice to the broker.
 
-        Answered when a majority has it on disk. `client` is whose fair share it counts to.
+        Answered when a majority has it on disk. `client` is whose fair share it counts to; `wait_ms`
+        how long it may wait for room (-1, and at most: PUBLISH_WAIT_MS), before it is refused.
         """
-        return self._certain(lambda: self._publish(name, partition, batch, client))
+        wait_ms = min(wait_ms, PUBLISH_WAIT_MS) if wait_ms >= 0 else PUBLISH_WAIT_MS
+        return self._certain(lambda: self._publish(name, partition, batch, client, wait_ms))
 
-    def _publish(self, name: str, partition: int, batch: Buffer, client: str) -> Promise[Published]:
+    def _publish(self, name: str, partition: int, batch: Buffer, client: str, wait_ms: int) -> Promise[Published]:
         try:
             topic = self._find(name)
             limits = self._batch_limits(topic)
@@ -172,7 +176,7 @@ class Broker:
             number = self._router.partition_of(topic, partition, header)
         except PlaitError as error:
             return rejected(error)
-        return self._lanes.offer(topic.groups[number], f"{name}/{number}", batch, header, client)
+        return self._lanes.offer(topic.groups[number], f"{name}/{number}", batch, header, client, wait_ms)
 
     def publish_dead_letters(self, name: str, group: int, batch: bytes) -> Promise[Published]:
         """Store what a group gives up, in the first partition: that is the same however many there come to be, and

@@ -9,6 +9,7 @@ repetition that was on its way for long meets nobody who takes it. Refusals say 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from node.questions import Question, not_here, post
 from node.replicas import Replicas
 from node.streams import Stream, StreamNumber
 from plait.wire.batch import read_header
-from plait.wire.errors import BadRequest, NotLeader, OutcomeUnknown, PlaitError, Unavailable
+from plait.wire.errors import BadRequest, NotFound, NotLeader, OutcomeUnknown, PlaitError, Unavailable
 from replication.actor import Promise, rejected
 from replication.peers.channels import Answer
 from replication.peers.peers import Peers
@@ -53,11 +54,24 @@ class _Piece:
 class Door:
     """Of one node."""
 
-    def __init__(self, peers: Peers, replicas: Replicas) -> None:
+    def __init__(self, peers: Peers, replicas: Replicas, is_deleted: Callable[[int], bool]) -> None:
         self._replicas = replicas
+        self._is_deleted = is_deleted
         self._streams: dict[int, dict[int, Stream[_Piece]]] = {}  # by node, by group
         peers.serve(CHANNEL, self._serve)
         peers.on_node.append(self._node_changed)
+
+    def forget(self, group: int) -> None:
+        """A partition was deleted: nothing comes for it any more, and what does is refused."""
+        for streams in self._streams.values():
+            stream = streams.pop(group, None)
+            for left in stream.end() if stream is not None else ():
+                left.publish.promise.reject(_deleted())
+
+    @property
+    def streams(self) -> int:
+        """Streams that are remembered, from all nodes."""
+        return sum(len(streams) for streams in self._streams.values())
 
     def _serve(self, node: int, head: list[Any], payload: memoryview) -> Promise[Answer]:
         match head:
@@ -95,15 +109,20 @@ class Door:
                 answer.resolve(question.answer(done.result()))
 
         promise.then(heard)
+        answer.when_abandoned(promise.abandon)
         question.here(self._replicas, group, promise)
         return answer
 
     # publishes
 
     def _publish(self, node: int, fields: list[Any], payload: memoryview) -> Promise[Answer]:
-        group, term, incarnation, request, number, place, client = fields
+        group, term, incarnation, request, number, place, client, wait_ms = fields
         owner = client_of(node, incarnation & 0xFFFFFFFF, client)
-        publish = Publish(payload, read_header(payload), owner, (incarnation, request))
+        if self._is_deleted(group):
+            return rejected(_deleted())
+        publish = Publish(
+            payload, read_header(payload), owner, (incarnation, request), through=node, wait_ms=wait_ms
+        )
         piece = _Piece((incarnation, number), term, publish)
         stream = self._streams.setdefault(node, {}).setdefault(group, Stream())
         for left in stream.begin(piece.stream):
@@ -165,6 +184,10 @@ class Door:
 
 def _release(partition: Partition, node: int) -> None:
     partition.post(ClientsGone(f"node {node}."), always=True)
+
+
+def _deleted() -> PlaitError:
+    return NotFound("it was deleted; nothing was stored")
 
 
 def _out_of_order() -> PlaitError:

@@ -8,7 +8,7 @@ What cannot be handed over in time is led again by others as soon as this node i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -92,7 +92,11 @@ class Handover:
 
     async def _hand_over_some(self) -> bool:
         """A round; whether another one may help."""
-        heirs = [(group, heir) for group in self._led() if (heir := self._heir(group)) is not None]
+        heirs = [
+            (group, heir)
+            for group in self._led()
+            if (heir := choose_heir(group, self.may_lead, self._given)) is not None
+        ]
         if not heirs:
             return False
         heirs.sort(key=lambda pair: self._tries.get(pair[0].group, 0))
@@ -112,12 +116,12 @@ class Handover:
             group for group in self._groups() if group.role is Role.LEADER and len(group.membership.voters) > 1
         ]
 
-    def _heir(self, group: Group) -> Follower | None:
-        """Who is to lead it: a voter that is caught up before one that is not; they take turns."""
-        able = [each for each in group.followers() if each.voter and self.may_lead(each.node)]
-        return min(
-            able, key=lambda each: (not each.caught_up, self._given.get(each.node, 0), each.node), default=None
-        )
+
+def choose_heir(group: Group, may_lead: Callable[[int], bool], given: Mapping[int, int]) -> Follower | None:
+    """Who is to lead a group that is led here: a voter that is caught up before one that is not; nodes take turns,
+    as `given` says how many groups each was offered."""
+    able = [each for each in group.followers() if each.voter and may_lead(each.node)]
+    return min(able, key=lambda each: (not each.caught_up, given.get(each.node, 0), each.node), default=None)
 
 
 async def _settled(promises: Iterable[Promise[Any]]) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from cluster.limits import NodePressure
 from cluster.routing import SEARCH_MS, Ask, Rest, Search
 from node.door import CHANNEL, CLIENT_GONE, END_STREAM, PUBLISH, client_of
 from node.leaders import Leaders
@@ -39,8 +40,16 @@ LANE_PUBLISHES_MAX = 8_192
 """Publishes of one node's clients to one partition that wait or are under way; further ones are refused."""
 LANE_BYTES_UNDER_WAY = 4 << 20
 """Their bytes that are asked of another node at a time; one larger publish may be alone."""
+LINK_PUBLISHES = 3_072
+"""Publishes of one node's clients that are asked of another node at a time; the link takes more for questions."""
+LINK_BYTES = 48 << 20
+"""Their bytes, likewise; one larger publish may be alone."""
+LANE_LOOK_MS = 250
+"""How often publishes that wait for room in their lane are looked at, whether their time is over."""
 LANE_RETRY_MS = 100
 """What is told to whoever meets a full lane."""
+MEMORY_RETRY_MS = 500
+"""What is told to whoever publishes by way of a node that is short of memory."""
 CLIENT_GONE_MS = 5_000
 """How long a leader may take to hear that a client is gone; what waits for it there ends by itself later."""
 NS_PER_MS = 1_000_000
@@ -54,6 +63,8 @@ class Parcel:
     header: BatchHeader
     client: str
     arrived_ns: int
+    wait_ms: int = PUBLISH_WAIT_MS
+    """How long it may wait for admission, from its arrival on."""
     promise: Promise[Published] = field(default_factory=Promise)
     number: int = 0
     attempt: Promise[Published] | None = None
@@ -65,6 +76,10 @@ class Parcel:
     def size_bytes(self) -> int:
         """Of its batch."""
         return len(self.batch)
+
+    def wait_left_ms(self, now_ns: int) -> int:
+        """What is left of the time that it may wait for admission."""
+        return max(self.wait_ms - (now_ns - self.arrived_ns) // NS_PER_MS, 0)
 
 
 class Attempt(Promise[Published]):
@@ -84,6 +99,48 @@ class Attempt(Promise[Published]):
     @abandoned.setter
     def abandoned(self, value: bool) -> None:
         """Nobody but the client says so."""
+
+
+class Window:
+    """What all lanes have under way to one other node, and those that stand in line for more room."""
+
+    __slots__ = ("_line", "_publishes", "_size_bytes")
+
+    def __init__(self) -> None:
+        self._publishes = 0
+        self._size_bytes = 0
+        self._line: dict[Lane, None] = {}
+
+    def has_room(self, lane: Lane, size_bytes: int) -> bool:
+        """Whether a lane may send a publish of that size; if not, it stands in line, and is posted when it may."""
+        fits = not self._publishes or self._size_bytes + size_bytes <= LINK_BYTES
+        if fits and self._publishes < LINK_PUBLISHES and next(iter(self._line), lane) is lane:
+            self._line.pop(lane, None)
+            return True
+        self._line[lane] = None
+        return False
+
+    def leave(self, lane: Lane) -> None:
+        """It has nothing to send this way any more."""
+        self._line.pop(lane, None)
+        self._call()
+
+    def sent(self, size_bytes: int) -> None:
+        """A publish is under way."""
+        self._publishes += 1
+        self._size_bytes += size_bytes
+        self._call()
+
+    def ended(self, size_bytes: int) -> None:
+        """It is not any more."""
+        self._publishes -= 1
+        self._size_bytes -= size_bytes
+        self._call()
+
+    def _call(self) -> None:
+        """Whoever is first in line looks again. It leaves the line then, unless it still has no room."""
+        if self._line:
+            next(iter(self._line)).post(None, always=True)
 
 
 class Lane(Actor):
@@ -106,6 +163,8 @@ class Lane(Actor):
         self._place = 0
         self._turning_back = False
         """Something has come back: nothing more is sent to this target."""
+        self._in_line: Window | None = None
+        """Where it waits for room."""
         self._search: Search | None = None
         self._seeking_ns = 0
 
@@ -117,12 +176,14 @@ class Lane(Actor):
         if self.stopped:
             parcel.promise.reject(NotFound(f"{self._partition_name} was deleted; nothing was stored"))
         elif len(self._parcels) >= LANE_PUBLISHES_MAX:
+            parcel.promise.reject(self._full())
+        elif self._lanes.is_short_of_memory and not self._lanes.replicas.leads(self._group):
             parcel.promise.reject(
                 Overloaded(
-                    f"{self._partition_name} has {LANE_PUBLISHES_MAX} publishes waiting on this node; "
-                    "the batch was not stored; try again",
-                    reason="lane",
-                    retry_after_ms=LANE_RETRY_MS,
+                    f"this node, which does not lead {self._partition_name}, is short of memory; the batch was "
+                    "not stored; try again, or by way of another node",
+                    reason="memory",
+                    retry_after_ms=MEMORY_RETRY_MS,
                 )
             )
         else:
@@ -136,7 +197,7 @@ class Lane(Actor):
         that, by way of another node; a repetition from here could come behind what it sends there next."""
         mine = [parcel for parcel in self._parcels.values() if parcel.client == client]
         for parcel in mine:
-            parcel.promise.abandoned = True
+            parcel.promise.abandon()
             if parcel.attempt is None:
                 self._end(parcel)
                 parcel.promise.reject(_left())
@@ -151,12 +212,19 @@ class Lane(Actor):
             self._lanes.peers.ask(self._target, CHANNEL, head, timeout_ms=CLIENT_GONE_MS)
 
     def handle(self, messages: list[Any]) -> None:
-        """The time for another try has come, or somebody's time is over."""
+        """The time for another try has come, there may be room on the link, or somebody's time is over."""
+        window, self._in_line = self._in_line, None
+        if self._target:
+            self._refuse_late()
         self._pump()
+        if window is not None and self._in_line is not window:
+            window.leave(self)
 
     def close(self) -> None:
         """The partition is deleted, or the node closes."""
         self.stop()
+        if self._in_line is not None:
+            self._in_line.leave(self)
         for parcel in list(self._parcels.values()):
             parcel.attempt = None
             self._end(parcel)
@@ -173,6 +241,8 @@ class Lane(Actor):
         while self._waiting and self._target and not self._turning_back:
             parcel = next(iter(self._waiting.values()))
             if not self._has_room(parcel):
+                if self.alarm_ns is None:
+                    self.host.alarm(self._lanes.now_ns() + LANE_LOOK_MS * NS_PER_MS, self, None)
                 return
             del self._waiting[parcel.number]
             self._send(parcel)
@@ -180,29 +250,39 @@ class Lane(Actor):
     def _has_room(self, parcel: Parcel) -> bool:
         if parcel.number - next(iter(self._parcels)) >= ORIGIN_WINDOW:
             return False
-        here = self._target == self._lanes.node_id
-        return (
-            here
-            or not self._under_way_bytes
-            or (self._under_way_bytes + parcel.size_bytes <= LANE_BYTES_UNDER_WAY)
-        )
+        if self._target == self._lanes.node_id:
+            return True
+        if self._under_way_bytes and self._under_way_bytes + parcel.size_bytes > LANE_BYTES_UNDER_WAY:
+            return False
+        window = self._lanes.window(self._target)
+        if self._in_line not in (None, window):
+            self._in_line.leave(self)
+        self._in_line = None if window.has_room(self, parcel.size_bytes) else window
+        return self._in_line is None
 
     def _send(self, parcel: Parcel) -> None:
         attempt = Attempt(parcel)
         parcel.attempt = attempt
         self._under_way_bytes += parcel.size_bytes
-        lanes, incarnation = self._lanes, self._lanes.incarnation
+        lanes, incarnation, now_ns = self._lanes, self._lanes.incarnation, self._lanes.now_ns()
         attempt.then(partial(self._answered, parcel))
         if self._target == lanes.node_id:
-            publish = Publish(parcel.batch, parcel.header, parcel.client, (incarnation, parcel.number), attempt)
+            origin = (incarnation, parcel.number)
+            publish = Publish(
+                parcel.batch, parcel.header, parcel.client, origin, attempt, wait_ms=parcel.wait_left_ms(now_ns)
+            )
             post(lanes.replicas, self._group, publish, attempt)
             return
         if self._under_way == 1:  # a stream lasts no longer than something is under way
             self._stream, self._place = self._stream + 1, 0
         place, self._place = self._place, self._place + 1
         head = [PUBLISH, self._group, self._term, incarnation, parcel.number, self._stream, place, parcel.client]
-        left_ms = PUBLISH_MS - (lanes.now_ns() - parcel.arrived_ns) // NS_PER_MS
+        head.append(parcel.wait_left_ms(now_ns))
+        left_ms = PUBLISH_MS - (now_ns - parcel.arrived_ns) // NS_PER_MS
+        window = lanes.window(self._target)
+        window.sent(parcel.size_bytes)
         asked = lanes.peers.ask(self._target, CHANNEL, head, [parcel.batch], max(left_ms, SEARCH_MS))
+        asked.then(lambda _: window.ended(parcel.size_bytes))
         asked.then(partial(_read, attempt))
 
     def _answered(self, parcel: Parcel, attempt: Promise[Published]) -> None:
@@ -229,6 +309,21 @@ class Lane(Actor):
     @property
     def _under_way(self) -> int:
         return len(self._parcels) - len(self._waiting)
+
+    def _refuse_late(self) -> None:
+        """Those that were not sent within the time that they may wait: so many others of this lane wait."""
+        now_ns = self._lanes.now_ns()
+        late = [each for each in self._waiting.values() if not each.doubtful and not each.wait_left_ms(now_ns)]
+        for parcel in late:
+            self._end(parcel)
+            parcel.promise.reject(self._full())
+
+    def _full(self) -> Overloaded:
+        return Overloaded(
+            f"too many publishes to {self._partition_name} wait on this node; the batch was not stored; try again",
+            reason="lane",
+            retry_after_ms=LANE_RETRY_MS,
+        )
 
     # when the leader is another one
 
@@ -259,6 +354,7 @@ class Lane(Actor):
     def _turn_back(self) -> None:
         """Nothing is under way any more: line everything up again."""
         self._turning_back = False
+        self.host.call_off(self)
         known = self._lanes.leaders.leader(self._group)
         elsewhere = (
             self._target != self._lanes.node_id
@@ -332,6 +428,7 @@ class Lanes:
         is_deleted: Callable[[int], bool],
         peers: Peers,
         incarnation: int,
+        pressure: NodePressure,
     ) -> None:
         """`incarnation`: see node/origins.py."""
         self.host = host
@@ -340,15 +437,25 @@ class Lanes:
         self.is_deleted = is_deleted
         self.peers = peers
         self.incarnation = incarnation
+        self._pressure = pressure
         self.node_id = leaders.node_id
         self._lanes: dict[int, Lane] = {}
+        self._windows: dict[int, Window] = {}
 
-    def offer(self, group: int, name: str, batch: Buffer, header: BatchHeader, client: str) -> Promise[Published]:
+    def offer(
+        self,
+        group: int,
+        name: str,
+        batch: Buffer,
+        header: BatchHeader,
+        client: str,
+        wait_ms: int = PUBLISH_WAIT_MS,
+    ) -> Promise[Published]:
         """Have a batch stored in a partition; `name` is for people."""
         lane = self._lanes.get(group)
         if lane is None:
             lane = self._lanes[group] = Lane(self, group, name)
-        parcel = Parcel(batch, header, client, self.now_ns())
+        parcel = Parcel(batch, header, client, self.now_ns(), wait_ms)
         lane.offer(parcel)
         return parcel.promise
 
@@ -363,6 +470,18 @@ class Lanes:
         lane = self._lanes.pop(group, None)
         if lane is not None:
             lane.close()
+
+    def window(self, node: int) -> Window:
+        """What is under way to a node."""
+        window = self._windows.get(node)
+        if window is None:
+            window = self._windows[node] = Window()
+        return window
+
+    @property
+    def is_short_of_memory(self) -> bool:
+        """This node is: it takes nothing on its way to another one. What is led here, admission decides about."""
+        return self._pressure.memory_percent >= 100
 
     @property
     def under_way(self) -> int:

@@ -95,7 +95,7 @@ class Metrics:
         page.put(figures.ACTORS_READY, host.ready)
         page.put(figures.ACTOR_FAILURES, host.failures)
         page.put(figures.IN_FLIGHT, pressure.in_flight_bytes)
-        page.put(figures.WAITING, pressure.waiting_bytes)
+        page.put(figures.WAITING, pressure.room.size_bytes)
         for reason, count in pressure.refused.items():
             page.put(figures.REFUSED, count, reason)
         page.put(figures.GAINED, standings.gained)

@@ -47,6 +47,7 @@ from node.partition import PartitionContext
 from node.questions import ReturnLeases
 from node.replicas import Replicas
 from node.routes import Routes
+from node.spaces import Spaces
 from node.status import Status
 from node.watch import Watch
 from plait.wire.addresses import join_address
@@ -176,7 +177,12 @@ class Node:
         health.stage = OPENING
         await self._open_replicas()
         self.watch = Watch(
-            environment, self.store, self.pressure, self.groups.standings, settings.memory_bytes_max
+            environment,
+            self.store,
+            self.pressure,
+            self.groups.standings,
+            settings.memory_bytes_max,
+            self._spaces.look,
         )
         environment.tasks.spawn("watch", self.watch.run)
         self.peers.on_forgotten = self._forgotten
@@ -346,7 +352,15 @@ class Node:
         catalogue = metadata.catalogue
         self._moving = Moving(host, catalogue, self.node_id, metadata.ask)
         self.handover = Handover(self._environment.clock, self.peers, lambda: list(self.groups.opened.values()))
-        self._leading = Leading(host, catalogue, self.node_id, self.handover.may_lead)
+        self._spaces = Spaces(self.peers, self.pressure, self._space_changed)
+        self._leading = Leading(
+            host,
+            catalogue,
+            self.node_id,
+            lambda node: self.handover.may_lead(node) and self._spaces.may_take(node),
+            self.pressure.leaving,
+            spreads=self._settings.spread_leaders,
+        )
         self._controller = Controller(
             host, catalogue, self.node_id, is_up, metadata.ask, self._settings.controller
         )
@@ -376,13 +390,13 @@ class Node:
             leaders, replicas, replicas.leads, deleted, peers, environment.tasks, environment.clock
         )
         incarnation = incarnation_of(metadata.node_id, metadata.incarnation)
-        lanes = self.lanes = Lanes(self.host, leaders, replicas, deleted, peers, incarnation)
-        replicas.on_closed = [lanes.forget, leaders.forget]
+        lanes = self.lanes = Lanes(self.host, leaders, replicas, deleted, peers, incarnation, self.pressure)
+        door = self.door = Door(peers, replicas, deleted)
+        replicas.on_closed = [lanes.forget, leaders.forget, door.forget]
         departures = Departures(self.host, lambda group, names: routes.ask(group, ReturnLeases(names)), deleted)
         attendance = Attendance(
             routes, replicas, deleted, departures.departed, peers, environment.tasks, environment.clock
         )
-        Door(peers, replicas)
         Hosting(self.host, peers, replicas)
         limits = self._settings.limits
         return Broker(metadata, replicas, routes, lanes, attendance, limits, environment.tasks)
@@ -405,13 +419,13 @@ class Node:
 
     def _group_stands(self, group: Group, leads: bool) -> None:
         self._moving.standing(group, leads)
-        if self._settings.spread_leaders:
-            self._leading.standing(group, leads)
+        self._leading.standing(group, leads)
 
     def _catalogue_stands(self) -> None:
         replica = self.metadata.replica
         if replica.group is not None:
             self._moving.standing(replica.group, replica.ready)
+            self._leading.standing(replica.group, replica.ready)
         self._controller.standing(replica.ready)
 
     def _catalogue_changed(self, result: Result | None) -> None:
@@ -431,6 +445,9 @@ class Node:
         self.replicas.changed(result)
         if result is None or isinstance(result.command, ResizeTopic):
             self.broker.catalogue_changed()
+
+    def _space_changed(self) -> None:
+        self._leading.relieve(self._spaces.is_short)
 
     def _placed(self, group: int) -> None:
         self._moving.placed(group)

@@ -36,6 +36,7 @@ from node.publishing import Publish, Publishing, unknown
 from node.readers import Fetch, Locate, Readers
 from node.shared import Settled
 from node.source import RecordSource
+from node.spaces import replicas_storage
 from node.state import QUEUE_SUBSCRIPTION, PartitionState
 from node.traffic import Traffic
 from node.whereabouts import Whereabouts
@@ -168,7 +169,11 @@ class Partition(Actor):
         self._stamps = StampClock()
         self.state = PartitionState(topic.kind == "queue")
         self.admission = PartitionAdmission(
-            limits_of(topic.settings), context.pressure, context.clock.monotonic_ns()
+            limits_of(topic.settings),
+            context.pressure,
+            context.clock.monotonic_ns(),
+            topic.groups[number],
+            lambda: replicas_storage(self.group, context.pressure),
         )
         self.publishing = Publishing(self.name, number, topic.settings, self.state, self.admission)
         self.publishing.evict = self._evict

@@ -27,7 +27,7 @@ from replication.environment import Buffer
 from replication.machine import Proposal
 
 PUBLISH_WAIT_MS = 25_000
-"""How long a publish may wait for admission before it is refused."""
+"""How long a publish may wait for admission before it is refused, at the most and where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,10 @@ class Publish:
     origin: Origin = NO_ORIGIN
     """Of a publish that may be sent again: it is stored once."""
     promise: Promise[Published] = field(default_factory=Promise)
+    through: int = 0
+    """The node that it came by way of; 0: it is a client's of this one."""
+    wait_ms: int = PUBLISH_WAIT_MS
+    """How long it may wait for admission."""
     permit: Permit | None = None
     throttle_ms: int = 0
     followers: list[tuple[Promise[Published], bool]] = field(default_factory=list)
@@ -102,7 +106,8 @@ class Publishing:
             header.count,
             len(publish.batch),
             self.backlog(),
-            PUBLISH_WAIT_MS,
+            publish.wait_ms,
+            publish.through,
         )
         if isinstance(outcome, (Admit, Evict, Refuse)):
             self._decide(publish, outcome, now_ns)

@@ -131,6 +131,7 @@ class Routes:
         head = [question.KIND, group, *question.words()]
         asked = self._peers.ask(node, CHANNEL, head, question.payload(), timeout_ms)
         asked.then(partial(self._heard, node, group, question, promise))
+        promise.when_abandoned(asked.abandon)
 
     def _heard(
         self, node: int, group: int, question: Question[T], promise: Promise[T], done: Promise[Heard]
@@ -166,6 +167,7 @@ class Routes:
                     return
                 continue
             attempt: Promise[T] = Promise()
+            promise.when_abandoned(attempt.abandon)
             if step.node == self.leaders.node_id:
                 question.here(self._place, group, attempt)
             else:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import structlog
 
-from cluster.limits import NodePressure
+from cluster.limits import NodePressure, Storage
 from cluster.rates import NS_PER_MS
 from node.standings import Standings
 from replication.environment import Environment
@@ -36,13 +37,16 @@ class Watch:
         pressure: NodePressure,
         standings: Standings,
         memory_bytes_max: int | None,
+        on_storage: Callable[[int, Storage], None] = lambda now_ns, storage: None,
     ) -> None:
-        """`memory_bytes_max`: None: MEMORY_PERCENT of the machine's."""
+        """`memory_bytes_max`: None: MEMORY_PERCENT of the machine's. `on_storage`: called with each look at the
+        disk, before admission goes by it."""
         self._environment = environment
         self._store = store
         self._pressure = pressure
         self._standings = standings
         self._memory_bytes_max = memory_bytes_max
+        self._on_storage = on_storage
         self._late_ms: deque[int] = deque(maxlen=LAG_LOOKS_MAX)
         self._refused: dict[str, int] = {}  # by reason, as the log was told
         self._refused_ns = 0
@@ -67,11 +71,11 @@ class Watch:
         memory, pressure = self._environment.memory(), self._pressure
         most = self._memory_bytes_max or memory.machine_bytes * MEMORY_PERCENT // 100
         pressure.memory_percent = memory.used_bytes * 100 // most if most else 0
-        storage = self._store.pressure
+        storage, now_ns = self._store.pressure, self._environment.clock.monotonic_ns()
+        self._on_storage(now_ns, storage)
         if storage != pressure.storage:
             self._storage_changed(pressure.storage, storage)
             pressure.storage = storage
-        now_ns = self._environment.clock.monotonic_ns()
         self._standings.report(now_ns)
         self._report_refusals(now_ns)
 
@@ -87,7 +91,7 @@ class Watch:
     def _storage_changed(self, before: str, now: str) -> None:
         """Space that runs out is worth a line; a flush that falls behind comes and goes."""
         if now in ("low", "critical"):
-            _logger.warning("disk space is short, publishing is refused", pressure=now, was=before)
+            _logger.warning("disk space is short, this node takes no more publishes", pressure=now, was=before)
         elif before in ("low", "critical"):
             _logger.info("there is disk space again", pressure=now, was=before)
 

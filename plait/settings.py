@@ -64,7 +64,7 @@ class Storage(Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(
             ge=0,
-            description="Free disk space below which publishing is refused",
+            description="Free disk space below which a node takes no publishes",
             extra={"unit": "bytes", "shape": "SIZE"},
         ),
     ] = 256 << 20

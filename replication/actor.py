@@ -37,10 +37,10 @@ class Promise(Generic[T]):
     """An answer that is given once, later: resolved with a value or rejected with an error.
 
     `then` calls back, `wait` awaits. A waiter that is cancelled abandons the promise: whoever holds the work
-    looks at `abandoned` and may drop it.
+    looks at `abandoned` and may drop it, or asked to be told (`when_abandoned`).
     """
 
-    __slots__ = ("_callbacks", "abandoned", "done", "error", "value")
+    __slots__ = ("_callbacks", "_on_abandoned", "abandoned", "done", "error", "value")
 
     def __init__(self) -> None:
         self.done = False
@@ -48,6 +48,7 @@ class Promise(Generic[T]):
         self.value: T | None = None
         self.error: Exception | None = None
         self._callbacks: list[Callable[[Promise[T]], None]] | None = None
+        self._on_abandoned: list[Callable[[], None]] | None = None
 
     def resolve(self, value: T) -> None:
         """Give the answer; the first word counts, later ones are ignored."""
@@ -73,6 +74,24 @@ class Promise(Generic[T]):
         else:
             self._callbacks.append(callback)
 
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more."""
+        if self.done or self.abandoned:
+            return
+        self.abandoned = True
+        callbacks, self._on_abandoned = self._on_abandoned, None
+        for callback in callbacks or ():
+            callback()
+
+    def when_abandoned(self, callback: Callable[[], None]) -> None:
+        """Call once, when nobody waits for the answer any more before it is given; at once if that is so."""
+        if self.abandoned:
+            callback()
+        elif self._on_abandoned is None:
+            self._on_abandoned = [callback]
+        else:
+            self._on_abandoned.append(callback)
+
     async def wait(self) -> T:
         """The value, or raises the error."""
         if not self.done:
@@ -81,7 +100,7 @@ class Promise(Generic[T]):
             try:
                 await event.wait()
             finally:
-                self.abandoned = not self.done
+                self.abandon()
         return self.result()
 
     def result(self) -> T:
@@ -94,6 +113,7 @@ class Promise(Generic[T]):
     def _finish(self) -> None:
         self.done = True
         callbacks, self._callbacks = self._callbacks, None
+        self._on_abandoned = None
         if callbacks is not None:
             for callback in callbacks:
                 self._call(callback)

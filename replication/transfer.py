@@ -295,7 +295,7 @@ class _Receiving:
 def _drop(promises: deque[Promise[Heard]]) -> None:
     """Nobody wants to hear these any more."""
     for promise in promises:
-        promise.abandoned = True
+        promise.abandon()
     promises.clear()
 
 

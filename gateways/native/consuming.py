@@ -69,7 +69,7 @@ class _Consumer:
         if self.attachment is not None:
             return self.attachment.detach()
         if self.promise is not None:
-            self.promise.abandoned = not self.promise.done
+            self.promise.abandon()
         return None
 
 

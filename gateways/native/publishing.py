@@ -72,13 +72,14 @@ class Publishing:
         self.tells_leaders = False
         """The client has asked to be told who leads."""
 
-    def publish(self, correlation: int, name: str, partition: int, batch: memoryview) -> None:
-        """Hand a batch to the broker; `name` is the full one, the answer is given when its turn comes."""
+    def publish(self, correlation: int, name: str, partition: int, batch: memoryview, wait_ms: int) -> None:
+        """Hand a batch to the broker; `name` is the full one, the answer is given when its turn comes. `wait_ms`:
+        how long it may wait for room, -1: as long as the broker lets it."""
         size_bytes = len(batch)
         if size_bytes * PINNED_BYTES_FACTOR < len(batch.obj):  # type: ignore[arg-type]  # FrameReader's are bytes
             batch = memoryview(bytes(batch))
         try:
-            promise = self._publish(name, partition, batch, self._client)
+            promise = self._publish(name, partition, batch, self._client, wait_ms)
         except PlaitError as error:
             promise = rejected(error)  # answered in its turn
         counters = self._session.counters
@@ -112,7 +113,7 @@ class Publishing:
         """The client is gone: nobody waits for the answers."""
         for lane in self._lanes.values():
             for waiting in lane.waiting:
-                waiting.promise.abandoned = True
+                waiting.promise.abandon()
         self._lanes.clear()
 
     def _ok(self, correlation: int, name: str, published: Published) -> list[Buffer]:

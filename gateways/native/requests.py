@@ -37,7 +37,7 @@ def hello(session: Session, request: messages.Hello, _: memoryview) -> None:
         "max_frame_bytes": session.max_frame_bytes,
         "max_record_bytes": broker.limits.max_record_bytes,
         "max_batch_bytes": broker.limits.max_batch_bytes,
-        "features": [messages.FEATURE_NEAREST],
+        "features": [messages.FEATURE_NEAREST, messages.FEATURE_WAIT],
     }
     session.outbox.append(
         messages.welcome(
@@ -126,7 +126,7 @@ def new_producer(session: Session, request: messages.NewProducer, _: memoryview)
 def publish(session: Session, request: messages.Publish, batch: memoryview) -> None:
     """Store a batch."""
     name = session.namespace.full(request.name)
-    session.publishing.publish(request.correlation, name, request.partition, batch)
+    session.publishing.publish(request.correlation, name, request.partition, batch, request.wait_ms)
 
 
 def fetch(session: Session, request: messages.Fetch, _: memoryview) -> None:

@@ -182,7 +182,7 @@ class Session:
         self.consumers.detach_all()
         pending, self._pending = self._pending, {}
         for promise in pending.values():
-            promise.abandoned = not promise.done
+            promise.abandon()
 
     # what requests, publishing and consuming call
 

@@ -33,7 +33,6 @@ from plait.wire.errors import (
     Closed,
     NotLeader,
     OutcomeUnknown,
-    Overloaded,
     PlaitError,
     TimedOut,
     Unavailable,
@@ -218,8 +217,7 @@ class Connection:
             except PlaitError as error:
                 if not error.retriable or (error.unknown and not again):
                     raise
-                wait_s = error.retry_after_s if isinstance(error, Overloaded) else 0.0
-                wait_s = max(wait_s, backoff.next_s())
+                wait_s = max(error.retry_after_s, backoff.next_s())
                 if anyio.current_time() + wait_s >= deadline_s:
                     raise
                 await anyio.sleep(wait_s)

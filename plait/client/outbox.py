@@ -26,7 +26,7 @@ from plait.client.sequencer import Batch, Outcome, Sequencer
 from plait.wire import Buffer
 from plait.wire.batch import HEADER_BYTES, BatchBuilder, encode_batch
 from plait.wire.errors import NotFound, NotLeader, PlaitError, RecordTooLarge
-from plait.wire.messages import NewProducer, Ok, ProducerMade, Publish, Published, read_result
+from plait.wire.messages import FEATURE_WAIT, NewProducer, Ok, ProducerMade, Publish, Published, read_result
 from plait.wire.partitioning import partition_for_key
 
 BATCH_BYTES = 256 * 1024
@@ -37,6 +37,11 @@ RECORD_OVERHEAD_BYTES = 12
 """Reckoned for each record beside its value: lengths and deltas (checked exactly when the batch is made)."""
 IDENTITY_RETRY_S = 0.1
 """Wait before a producer id is asked for again, if the broker gave none."""
+WAIT_SHARE = 0.75
+"""Share of the time until its deadline that a batch may wait for room at the broker: a refusal is an answer, a
+deadline that passes while it waits there leaves open whether it is stored."""
+WAIT_S_MAX = 3_600.0
+"""Seconds of waiting above which the broker is left to decide."""
 BATCH_BYTES_MAX = 4 * 1024 * 1024
 """Largest `batch_bytes` that can be asked for."""
 
@@ -312,7 +317,7 @@ class Outbox:
     def _post(self, lane: Lane, batch: Batch) -> None:
         via = lane.via
         via.post(
-            Publish(0, self.name, lane.partition),
+            Publish(0, self.name, lane.partition, _wait_ms(via, batch)),
             lambda reply: self._answered(lane, batch, via, reply),
             (batch.data,),
         )
@@ -441,6 +446,14 @@ class Outbox:
                 limit_bytes=limit,
                 size_bytes=size_bytes,
             )
+
+
+def _wait_ms(via: Connection, batch: Batch) -> int:
+    """How long a batch may wait for room at the broker: short enough to hear of it before the deadline."""
+    left_s = (batch.deadline_s - anyio.current_time()) * WAIT_SHARE
+    if via.welcome is None or not via.welcome.has(FEATURE_WAIT) or not left_s < WAIT_S_MAX:
+        return -1
+    return max(0, int(left_s * 1_000))
 
 
 def _plain(content: Buffer, what: str) -> bytes:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from fastcrc import crc32
 
-from plait.wire.errors import OutcomeUnknown, Overloaded, PlaitError, SequenceOutOfOrder, TimedOut
+from plait.wire.errors import OutcomeUnknown, PlaitError, SequenceOutOfOrder, TimedOut
 from plait.wire.messages import Published
 
 BATCHES_UNDER_WAY_MAX = 5
@@ -29,6 +29,9 @@ IDENTITIES_PER_BATCH_MAX = 3
 """Producer ids that one batch is tried under before its SequenceOutOfOrder is passed on."""
 RETRY_AFTER_LEAST_S = 0.02
 """Wait before a refused batch is sent again, where the broker names no longer one."""
+LAST_TRY_S = 1.0
+"""A refused batch is not sent again with less time left: the answer might come too late, and a refusal is better
+than not to know."""
 
 _IDENTITY = struct.Struct(">qhi")
 _IDENTITY_AT = 43
@@ -142,7 +145,10 @@ class Sequencer:
         if self._refused or now_s < self._not_before_s:
             return taken
         most = BATCHES_UNDER_WAY_MAX if self._known or not self._idempotent else 1
-        while self._waiting and len(self._under_way) < most and self._ready(self._waiting[0]):
+        while self._waiting and len(self._under_way) < most:
+            first = self._waiting[0]
+            if _is_last_moment(first, now_s) or not self._ready(first):
+                break
             batch = self._waiting.popleft()
             self._under_way.append(batch)
             taken.append(batch)
@@ -236,8 +242,7 @@ class Sequencer:
             return None if self._idempotent else error
         if not error.retriable:
             return error
-        wait_s = error.retry_after_s if isinstance(error, Overloaded) else 0.0
-        self._not_before_s = max(self._not_before_s, now_s + max(wait_s, RETRY_AFTER_LEAST_S))
+        self._not_before_s = max(self._not_before_s, now_s + max(error.retry_after_s, RETRY_AFTER_LEAST_S))
         return None
 
     def _judge_sequence(self, batch: Batch, error: PlaitError) -> PlaitError | None:
@@ -257,6 +262,11 @@ class Sequencer:
             self._refused.sort(key=_number)
             self._waiting.extendleft(reversed(self._refused))
             self._refused.clear()
+
+
+def _is_last_moment(batch: Batch, now_s: float) -> bool:
+    refused = batch.refusal is not None and not batch.doubtful
+    return refused and batch.deadline_s - now_s < LAST_TRY_S
 
 
 def _number(batch: Batch) -> int:

@@ -28,6 +28,11 @@ class PlaitError(Exception):
     def __str__(self) -> str:
         return f"{self.message} [{self.code}]"
 
+    @property
+    def retry_after_s(self) -> float:
+        """Seconds after which trying again makes sense, as the broker said (Overloaded, StorageFull); else 0."""
+        return float(self.details.get("retry_after_ms", 0)) / 1000
+
 
 class InternalError(PlaitError):
     """A defect of the broker; its log has the details."""
@@ -126,11 +131,6 @@ class Overloaded(PlaitError):
     code = "overloaded"
     retriable = True
 
-    @property
-    def retry_after_s(self) -> float:
-        """Seconds after which trying again makes sense."""
-        return float(self.details.get("retry_after_ms", 0)) / 1000
-
 
 class LimitReached(PlaitError):
     """A bound of the broker is reached (connections, consumers, topics, pending requests)."""
@@ -140,7 +140,8 @@ class LimitReached(PlaitError):
 
 
 class StorageFull(PlaitError):
-    """The disk is nearly full: publishing is refused; consuming and acknowledging go on."""
+    """Disks are nearly full: nothing was stored; consuming and acknowledging go on. `details`: reason,
+    retry_after_ms."""
 
     code = "storage_full"
     retriable = True

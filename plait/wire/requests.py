@@ -61,6 +61,8 @@ OPTION_LEADERS = "leaders"
 """Option of HELLO: true, if answers to PUBLISH may say who leads."""
 FEATURE_NEAREST = "nearest"
 """In a WELCOME's `features`: the broker knows FETCH's `nearest`."""
+FEATURE_WAIT = "wait"
+"""In a WELCOME's `features`: the broker knows PUBLISH's `wait_ms`."""
 
 SETTLE_RANGES_MAX = 2000
 """Ranges in one SETTLE: they fit into a head whatever their numbers are."""
@@ -182,6 +184,14 @@ class Publish(Request):
     name: str
     partition: int
     """-1: the broker chooses."""
+    wait_ms: int = -1
+    """How long it may wait for room before it is refused; -1: as long as the broker lets it. Only for brokers that
+    name FEATURE_WAIT; left out when -1, so that others understand the rest."""
+
+    def head(self) -> list[Any]:
+        """The head to send."""
+        head = Request.head(self)
+        return head if self.wait_ms >= 0 else head[:-1]
 
 
 @dataclass(slots=True)
@@ -359,7 +369,7 @@ _LAYOUTS: tuple[Layout[Any], ...] = (
     layout("RESIZE", Resize, _CORRELATION, _NAME, integer(0, I31_MAX), integer(0, I31_MAX)),
     layout("NODE", ChangeNode, _CORRELATION, integer(1, I31_MAX), choice("active", "draining", "leaving")),
     layout("PRODUCER", NewProducer, _CORRELATION),
-    layout("PUBLISH", Publish, _CORRELATION, _NAME, integer(-1, I31_MAX)),
+    layout("PUBLISH", Publish, _CORRELATION, _NAME, integer(-1, I31_MAX), _MS, optional=1),
     layout(
         "FETCH",
         Fetch,

@@ -4,7 +4,8 @@
     promise <── whole <── ANSWER, MORE_ANSWER, ... or FAILED <──────────────────┘
 
 Payloads travel in pieces that take turns; whatever fits into one piece goes before the pieces of larger ones,
-which are sure of one piece in each frame. Numbers and answers belong to one connection: with it, all of them end.
+which are sure of one piece in each frame. What nobody waits for any more is called off with FORGET. Numbers and
+answers belong to one connection: with it, all of them end.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from plait.wire.errors import (
     BadRequest,
+    Closed,
     InternalError,
     OutcomeUnknown,
     Overloaded,
@@ -159,6 +161,7 @@ class Channels:
         self._answers_in: dict[int, _Incoming] = {}
         self._asks_in: dict[int, _Incoming] = {}
         self._serving: dict[int, int] = {}  # number: bytes of the question, until its answer was handed over
+        self._worked_on: dict[int, Promise[Answer]] = {}  # number: the answer that is to be given
         self._served_bytes = 0
         self._generation = 0  # of the connection
 
@@ -194,6 +197,7 @@ class Channels:
         self._question_bytes = busy_bytes
         heapq.heappush(self._deadlines, (deadline_ns, self._number))
         self._queue(outgoing)
+        promise.when_abandoned(partial(self._call_off, self._number))
         return promise
 
     def next_deadline_ns(self) -> int | None:
@@ -209,7 +213,7 @@ class Channels:
             begun = self._questions[number].outgoing.first is None
             self._fail(number, "no answer came in time")
             if begun:
-                self._queue(_Outgoing([FORGET, number], FORGET, ()))
+                self._have_forgotten(number)
 
     def reset(self) -> None:
         """The connection is gone: nothing of what was under way will be heard of."""
@@ -220,9 +224,24 @@ class Channels:
         self._asks_in.clear()
         self._serving.clear()
         self._served_bytes = 0
+        worked_on, self._worked_on = self._worked_on, {}
+        for answer in worked_on.values():
+            answer.abandon()
         for number in list(self._questions):
             self._fail(number, "the connection was lost")
         self._deadlines.clear()
+
+    def _call_off(self, number: int) -> None:
+        """Nobody waits for that answer any more."""
+        if number not in self._questions:
+            return
+        begun = self._questions[number].outgoing.first is None
+        self._end(number).reject(Closed(f"node {self._node} was asked, and nobody waits for the answer any more"))
+        if begun:
+            self._have_forgotten(number)
+
+    def _have_forgotten(self, number: int) -> None:
+        self._queue(_Outgoing([FORGET, number], FORGET, ()))
 
     def _fail(self, number: int, why: str) -> None:
         if self._questions[number].sent:
@@ -298,8 +317,7 @@ class Channels:
             raise _malformed("a number that is none")
         what, number = item[:2]
         if what == FORGET:
-            if self._asks_in.pop(number, None) is not None:
-                self._served_bytes -= self._serving.pop(number)
+            self._forget(number)
             return at
         if what == FAILED:
             if number in self._questions:
@@ -310,6 +328,14 @@ class Channels:
             raise _malformed("a piece that is larger than its frame")
         self._hear_piece(what, number, item, raw[at:end])
         return end
+
+    def _forget(self, number: int) -> None:
+        """The asker has given up, or went away. What is being sent already is sent."""
+        answer = self._worked_on.pop(number, None)
+        if answer is not None or self._asks_in.pop(number, None) is not None:
+            self._served_bytes -= self._serving.pop(number)
+        if answer is not None:
+            answer.abandon()
 
     def _hear_piece(self, what: int, number: int, item: list[Any], piece: memoryview) -> None:
         table = self._asks_in if what in (ASK, MORE) else self._answers_in
@@ -349,11 +375,14 @@ class Channels:
 
     def _answer(self, number: int, incoming: _Incoming) -> None:
         promise = self._serve(incoming.channel, incoming.head, incoming.payload())
+        if not promise.done:
+            self._worked_on[number] = promise
         promise.then(partial(self._answered, number, self._generation))
 
     def _answered(self, number: int, generation: int, promise: Promise[Answer]) -> None:
         if generation != self._generation or number not in self._serving:
             return
+        self._worked_on.pop(number, None)
         if promise.error is not None:
             self._refuse(number, promise.error)
             return

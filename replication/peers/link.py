@@ -161,9 +161,16 @@ class PeerLink(Actor):
         promise = self._channels.ask(channel, head, payload, deadline_ns)
         if not promise.done:
             connection.notify()
+            promise.when_abandoned(self._called_off)
             if self.alarm_ns is None or deadline_ns < self.alarm_ns:
                 self._set_alarm()
         return promise
+
+    def _called_off(self) -> None:
+        """A question: the other node is to hear of it."""
+        connection = self.connections[BULK]
+        if connection is not None:
+            connection.notify()
 
     # connections
 

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.consumer_groups import GroupAssignment
 from plait.wire import messages
 from plait.wire.errors import NotFound, Overloaded
 from plait.wire.frames import encode_frame
@@ -111,6 +112,12 @@ class Careless(ScriptedBroker):
             "committed": [(0, 1)],
             "settle": Settled(1, [(0, 0)]),
             "detach": None,
+            "groups.join": GroupAssignment(1, {"orders": [0]}),
+            "groups.heartbeat": GroupAssignment(1, {"orders": [0]}),
+            "groups.leave": None,
+            "groups.commit": None,
+            "groups.names": [{"name": "g", "topics": ["orders"]}],
+            "groups.describe": {"name": "g", "topics": [{"name": "orders"}]},
         }
         if self._data.draw(st.integers(0, 3), label="fails") == 0:
             give(asked.promise, NotFound("no 'orders'"))

@@ -51,7 +51,8 @@ class Member:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    environment = self._environment = real_environment(str(folder), nursery)
+                    environment = real_environment(str(folder), nursery)
+                    environment = self._environment = self._cluster.adjust(self.node_id, environment)
                     settings = self._cluster.settings(self.node_id)
                     node = await Node.open(environment, settings)
                     assert settings.native is not None
@@ -85,6 +86,8 @@ class Cluster:
         self, folder: Path, nursery: trio.Nursery, storage: StorageSettings, spread_leaders: bool = False
     ) -> None:
         self.folder = folder
+        self.adjust: Callable[[int, Environment], Environment] = lambda node_id, environment: environment
+        """What a node's world is to be like, where that is not the machine's."""
         self._spread_leaders = spread_leaders
         self._storage = storage
         self._nursery = nursery
@@ -153,6 +156,16 @@ class Cluster:
 
         await until(look)
         return found[0]
+
+    async def gather(self, *names: str) -> Node:
+        """Have one node serve all partitions of these: the one that serves the first of them."""
+        target = await self.leader(names[0])
+        for name in names:
+            for number in range(len(target.metadata.catalogue.topic(name).groups)):
+                leader = await self.leader(name, number)
+                if leader is not target:
+                    await self.handed_over(self.replica(leader.node_id, name, number).group, target)
+        return await self.gathered(*names)
 
     async def move(self, name: str, to: int = 0) -> Node:
         """Leadership of a topic's first partition goes to another node, which serves it then."""
@@ -224,11 +237,16 @@ def _leads(node: Node, name: str, partition: int) -> bool:
 
 @asynccontextmanager
 async def running_cluster(
-    folder: Path, storage: StorageSettings | None = None, *, spread_leaders: bool = False
+    folder: Path,
+    storage: StorageSettings | None = None,
+    *,
+    spread_leaders: bool = False,
+    adjust: Callable[[int, Environment], Environment] | None = None,
 ) -> AsyncIterator[Cluster]:
     """A cluster of three, open."""
     async with trio.open_nursery() as nursery:
         cluster = Cluster(folder, nursery, storage or StorageSettings(), spread_leaders)
+        cluster.adjust = adjust or cluster.adjust
         await cluster.start(*NODES)
         yield cluster
         for node_id in list(cluster.members):

@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import trio
 
 import plait
+from gateways.native.limits import FETCH_WAIT_MS_MAX
 from node.node import Node
+from plait.client import fetcher
 from plait.client.outside import Outside, Stream, connect_tcp
 from tests.integration.clusters import Cluster, patiently, running_cluster, until
 from tests.integration.nodes import batch_of
@@ -137,3 +140,25 @@ async def test_without_a_way_to_the_leader_publishes_stay_forwarded(tmp_path: Pa
             for number in range(30):
                 assert (await topic.publish(b"%d" % number)).offset == number
         assert wires.made == [address_of(other), address_of(leader)]
+
+
+async def test_fetches_of_a_client_that_goes_are_called_off_at_the_leader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetcher, "FETCH_WAIT_MS", FETCH_WAIT_MS_MAX)
+    async with running_cluster(tmp_path) as cluster:
+        await patiently(lambda: cluster.node(1).broker.create("topic", "events", {}))
+        via, leader = await follower(cluster, "events"), await cluster.leader("events")
+        waiting = leader.peers.link(via.node_id)
+        async with client_of(via, Wires()) as client:
+            topic = await client.topic("events", create=False)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read_for_ever, topic)
+                await until(lambda: waiting.questions_served == 1)
+                nursery.cancel_scope.cancel()
+        await until(lambda: waiting.questions_served == 0)
+
+
+async def read_for_ever(topic: plait.Topic) -> None:
+    async for _ in topic.read():
+        pass

@@ -137,7 +137,7 @@ async def test_a_queue_keeps_its_word_through_crashes(tmp_path: Path, seed: int)
             assert partition.admission.permits_held == partition.admission.waiting == 0
             assert not partition._proposed
             assert all(shared.promised.count == 0 for shared in partition.state.shared.values())
-        assert (node.pressure.in_flight_bytes, node.pressure.waiting_bytes) == (0, 0)
+        assert (node.pressure.in_flight_bytes, node.pressure.room.size_bytes) == (0, 0)
     assert not left & history.done, "what is acknowledged never comes again"
     assert set(history.stored) - history.doubtful <= left, "what was answered is there"
 
@@ -182,4 +182,4 @@ async def test_nothing_is_held_after_a_history_of_full_queues(tmp_path: Path, se
         for promise in promises:
             if promise.done and promise.error is not None:
                 assert isinstance(promise.error, PlaitError)
-        assert (node.pressure.in_flight_bytes, node.pressure.waiting_bytes) == (0, 0)
+        assert (node.pressure.in_flight_bytes, node.pressure.room.size_bytes) == (0, 0)

@@ -189,7 +189,7 @@ async def test_publishes_under_way_are_answered_when_their_queue_is_deleted(tmp_
             await deleted.wait()
             with pytest.raises(PlaitError):
                 await waiting.wait()
-        assert (node.pressure.waiting_bytes, node.pressure.in_flight_bytes) == (0, 0)
+        assert (node.pressure.room.size_bytes, node.pressure.in_flight_bytes) == (0, 0)
 
 
 async def test_a_topic_that_is_created_and_deleted_at_once_answers_both(tmp_path: Path) -> None:

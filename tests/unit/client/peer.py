@@ -86,6 +86,8 @@ class Peer:
         self.forwards_to: Peer | None = None
         """It has publishes carried out by that one, and says so to whoever wants to know."""
         self.cluster_id = "cluster"
+        self.features: list[str] = []
+        """What it says that it knows beside the rest."""
         self.committed: dict[tuple[str, str], dict[int, int]] = {}
         self._producers = 0
         self._known: dict[tuple[str, int, int], deque[tuple[int, int, int]]] = {}
@@ -138,9 +140,8 @@ class Peer:
     def carry_out(self, stream: PeerStream, request: Request, payload: memoryview) -> list[Buffer] | None:
         c = request.correlation
         if isinstance(request, Hello):
-            return welcome(
-                c, 1, self.cluster_id, self.node_id, 1, {"max_frame_bytes": 1 << 24, "max_record_bytes": 1 << 20}
-            )
+            limits = {"max_frame_bytes": 1 << 24, "max_record_bytes": 1 << 20, "features": self.features}
+            return welcome(c, 1, self.cluster_id, self.node_id, 1, limits)
         if isinstance(request, Create):
             partitions = request.settings.get("partitions", 1)
             made = Log(request.kind, partitions, [[] for _ in range(partitions)], [0] * partitions)

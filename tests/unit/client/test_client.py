@@ -14,7 +14,7 @@ import plait
 from plait.client.connection import DEAD_S
 from plait.client.outside import Outside
 from plait.wire.errors import BatchInvalid, Overloaded, PlaitError
-from plait.wire.messages import Consume, Create, Publish, Request, Settle
+from plait.wire.messages import FEATURE_WAIT, Consume, Create, Publish, Request, Settle
 from tests.unit.client.peer import Peer, Verdict
 
 
@@ -110,6 +110,26 @@ async def test_overloaded_is_waited_out(peer: Peer, autojump_clock: trio.testing
         began_s = trio.current_time()
         await queue.publish(b"one")
         assert trio.current_time() - began_s >= 5
+
+
+async def test_a_broker_that_knows_how_is_told_to_refuse_well_before_the_deadline(
+    peer: Peer, autojump_clock: trio.testing.MockClock
+) -> None:
+    peer.features = [FEATURE_WAIT]
+    async with connect(peer, deadline_s=10) as client:
+        queue = await client.queue("orders")
+        peer.script = first_of(Publish, Overloaded("full", retry_after_ms=5_000))
+        await queue.publish(b"one")
+    waits_ms = [request.wait_ms for request in peer.requests if isinstance(request, Publish)]
+    assert len(waits_ms) == 2
+    assert 7_000 < waits_ms[0] <= 7_500
+    assert 3_000 < waits_ms[1] <= 3_750
+
+
+async def test_a_broker_that_does_not_is_not_told(peer: Peer, autojump_clock: trio.testing.MockClock) -> None:
+    async with connect(peer) as client:
+        await (await client.queue("orders")).publish(b"one")
+    assert [request.wait_ms for request in peer.requests if isinstance(request, Publish)] == [-1]
 
 
 async def test_overloaded_beyond_the_deadline_is_raised(

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plait.client.sequencer import BATCHES_UNDER_WAY_MAX, Batch, Outcome, Sequencer
-from plait.wire.errors import BatchInvalid, OutcomeUnknown, Overloaded, PlaitError, SequenceOutOfOrder, TimedOut
+from plait.wire.errors import (
+    BatchInvalid,
+    OutcomeUnknown,
+    Overloaded,
+    PlaitError,
+    SequenceOutOfOrder,
+    StorageFull,
+    TimedOut,
+)
 from plait.wire.messages import Published
 
 EMPTY_BATCH = bytes(61)
@@ -111,6 +119,27 @@ def test_overloaded_waits_as_long_as_told_and_then_sends_all_again_in_order() ->
     assert sequencer.next_time_s(10.4) == 10.5
     assert sequencer.take(10.5) == [first, second]
     assert [stamped(first), stamped(second)] == [(7, 1), (7, 2)]
+
+
+def test_a_refused_batch_is_not_sent_again_in_the_last_moment() -> None:
+    sequencer = identified()
+    batch = batch_of(deadline_s=10.0)
+    sequencer.add(batch)
+    assert sequencer.take(9.5) == [batch]  # the first try is always worth it
+    sequencer.refused(batch, Overloaded("full", retry_after_ms=10), 9.6)
+    assert sequencer.take(9.7) == []
+    [outcome] = sequencer.expire(10.0)
+    assert isinstance(outcome.error, Overloaded)
+
+
+def test_a_full_disk_is_left_in_peace_for_as_long_as_told() -> None:
+    sequencer = identified()
+    batch = batch_of()
+    sequencer.add(batch)
+    sequencer.take(0.0)
+    sequencer.refused(batch, StorageFull("full", retry_after_ms=5_000), 1.0)
+    assert sequencer.take(5.9) == []
+    assert sequencer.take(6.0) == [batch]
 
 
 def test_overloaded_to_the_end_is_the_error_that_the_producer_sees() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster import admission, limits, waiting
+from cluster import admission, limits, waiting, waiting_room
 from cluster.admission import PartitionAdmission
 from cluster.limits import NO_BACKLOG, Backlog, NodePressure, PartitionLimits, limits_of
 from cluster.outcomes import Admit, Answer, Evict, Refuse, Wait
@@ -13,6 +13,7 @@ from plait.wire.errors import Overloaded, StorageFull
 
 MS = 1_000_000
 S = 1_000 * MS
+GROUP = 7
 
 
 class Partition:
@@ -20,13 +21,18 @@ class Partition:
 
     def __init__(self, node: NodePressure | None = None, **figures) -> None:
         self.node = node or NodePressure()
+        self.replicas_storage = "none"
         self.now_ns = 0
         self.backlog = NO_BACKLOG
-        self.admission = PartitionAdmission(PartitionLimits(**figures), self.node, 0)
+        self.admission = PartitionAdmission(
+            PartitionLimits(**figures), self.node, 0, GROUP, lambda: self.replicas_storage
+        )
 
-    def publish(self, size_bytes=1, records=1, producer="p", owner=None, wait_ms=0):
+    def publish(self, size_bytes=1, records=1, producer="p", owner=None, wait_ms=0, through=0):
         owner = producer if owner is None else owner
-        return self.admission.request(self.now_ns, owner, producer, records, size_bytes, self.backlog, wait_ms)
+        return self.admission.request(
+            self.now_ns, owner, producer, records, size_bytes, self.backlog, wait_ms, through
+        )
 
     def release(self, *outcomes):
         return self.admission.release(self.now_ns, [each.permit for each in outcomes], self.backlog)
@@ -200,7 +206,7 @@ def test_the_end_of_leadership_frees_everything_and_names_who_waited():
     wait = partition.publish(wait_ms=1_000)
     assert partition.admission.close() == [wait.ticket]
     assert (partition.admission.permits_held, partition.admission.waiting) == (0, 0)
-    assert (partition.node.in_flight_bytes, partition.node.waiting_bytes) == (0, 0)
+    assert (partition.node.in_flight_bytes, partition.node.room.size_bytes) == (0, 0)
 
 
 # rates
@@ -458,6 +464,126 @@ def test_partitions_share_the_nodes_waiting_room():
     other.publish()
     assert isinstance(one.publish(80, wait_ms=1_000), Wait)
     assert reason_of(other.publish(30, wait_ms=1_000)) == "node_queue"
+
+
+def full_partitions(node: NodePressure, count: int) -> list[Partition]:
+    found = [Partition(node, backlog_records=1, overflow="block") for _ in range(count)]
+    for partition in found:
+        partition.backlog = Backlog(1, 1)
+    return found
+
+
+def test_publishes_that_wait_for_consumers_leave_half_of_the_waiting_room_to_others():
+    node = NodePressure(waiting_bytes_max=100)
+    full, other = full_partitions(node, 2)
+    assert isinstance(full.publish(50, wait_ms=1_000), Wait)
+    assert reason_of(other.publish(1, wait_ms=1_000)) == "node_queue"
+    busy = Partition(node, in_flight_publishes=1)
+    busy.publish()
+    assert isinstance(busy.publish(50, wait_ms=1_000), Wait)
+
+
+def test_publishes_by_way_of_one_node_have_a_share_of_what_waits(monkeypatch):
+    monkeypatch.setattr(waiting_room, "THROUGH_PUBLISHES_MAX", 4)
+    node = NodePressure()
+    full, other = full_partitions(node, 2)
+    waits = [full.publish(wait_ms=1_000, through=2) for _ in range(2)]
+    assert all(isinstance(each, Wait) for each in waits)
+    refused = other.publish(wait_ms=1_000, through=2)
+    assert (reason_of(refused), refused.retry_after_ms) == ("link_queue", admission.BACKLOG_RETRY_MS)
+    assert isinstance(other.publish(wait_ms=1_000, through=3), Wait)
+    assert isinstance(other.publish(wait_ms=1_000), Wait)
+    busy = Partition(node, in_flight_publishes=1)
+    held = busy.publish()
+    behind = [busy.publish(wait_ms=1_000, through=2) for _ in range(2)]
+    assert all(isinstance(each, Wait) for each in behind)
+    assert reason_of(busy.publish(wait_ms=1_000, through=2)) == "link_queue"
+    assert tickets(busy.release(held)) == [behind[0].ticket]
+    busy.admission.close()
+    full.tick(1_000 * MS)
+    assert node.room.nodes.keys() == {3}
+    other.admission.close()
+    assert (node.room.nodes, node.room.size_bytes) == ({}, 0)
+
+
+def test_a_client_has_a_share_of_what_waits_for_consumers(monkeypatch):
+    monkeypatch.setattr(waiting_room, "CLIENT_PUBLISHES_MAX", 2)
+    node = NodePressure()
+    full, other = full_partitions(node, 2)
+    assert all(isinstance(each.publish(wait_ms=1_000), Wait) for each in (full, other))
+    assert reason_of(full.publish(wait_ms=1_000)) == "client_queue"
+    assert isinstance(full.publish(wait_ms=1_000, producer="q"), Wait)
+    busy = Partition(node, in_flight_publishes=1)
+    busy.publish()
+    assert isinstance(busy.publish(wait_ms=1_000), Wait)
+    for partition in (full, other, busy):
+        partition.admission.close()
+    assert (node.room.clients, node.room.size_bytes) == ({}, 0)
+
+
+def test_what_waits_for_memory_is_as_long_as_what_waits_for_consumers(monkeypatch):
+    monkeypatch.setattr(waiting_room, "CLIENT_PUBLISHES_MAX", 1)
+    partition = Partition()
+    partition.node.memory_percent = 100
+    assert isinstance(partition.publish(wait_ms=1_000), Wait)
+    refused = partition.publish(wait_ms=1_000)
+    assert (reason_of(refused), refused.retry_after_ms) == ("client_queue", admission.BACKLOG_RETRY_MS)
+
+
+def test_a_clients_share_is_of_bytes_too_and_a_large_publish_may_wait_alone(monkeypatch):
+    monkeypatch.setattr(waiting_room, "CLIENT_BYTES_MAX", 100)
+    (full,) = full_partitions(NodePressure(), 1)
+    assert isinstance(full.publish(200, wait_ms=1_000), Wait)
+    assert reason_of(full.publish(1, wait_ms=1_000)) == "client_queue"
+
+
+def test_their_bytes_have_a_share_too(monkeypatch):
+    monkeypatch.setattr(waiting_room, "THROUGH_BYTES_MAX", 100)
+    (full,) = full_partitions(NodePressure(), 1)
+    assert isinstance(full.publish(60, wait_ms=1_000, through=2), Wait)
+    assert reason_of(full.publish(1, wait_ms=1_000, through=2)) == "link_queue"
+
+
+# disks of other nodes
+
+
+def test_a_majority_without_space_refuses_at_once():
+    partition = Partition()
+    partition.node.scarce[2] = "low"
+    assert isinstance(partition.publish(), Admit)
+    partition.replicas_storage = "low"
+    refused = partition.publish(wait_ms=1_000)
+    assert (reason_of(refused), refused.retry_after_ms) == ("replicas_full", admission.STORAGE_FULL_RETRY_MS)
+    error = refused.error("jobs", 0)
+    assert isinstance(error, StorageFull)
+    assert error.details["reason"] == "replicas_full"
+
+
+def test_a_queue_that_drops_its_oldest_goes_on_where_a_majority_is_low_and_drops_as_much_as_comes():
+    partition = Partition(overflow="drop-oldest")
+    partition.node.scarce[2], partition.replicas_storage = "low", "low"
+    assert reason_of(partition.publish()) == "replicas_full"
+    partition.backlog = Backlog(10, 1_000)
+    evicting = partition.publish(100, 2)
+    assert isinstance(evicting, Evict)
+    assert (evicting.records, evicting.size_bytes) == (2, 100)
+    partition.replicas_storage = "critical"
+    assert reason_of(partition.publish()) == "replicas_full"
+
+
+def test_on_a_full_disk_a_publish_waits_while_its_partition_is_about_to_be_led_elsewhere():
+    partition = Partition()
+    partition.node.storage = "critical"
+    assert reason_of(partition.publish(wait_ms=1_000)) == "storage_full"
+    partition.node.leaving[GROUP] = None
+    assert reason_of(partition.publish()) == "storage_full"
+    waits = [partition.publish(wait_ms=1_000) for _ in range(2)]
+    assert all(isinstance(each, Wait) for each in waits)
+    assert partition.tick(admission.NODE_RETRY_MS * MS) == []
+    partition.node.leaving.clear()  # nobody can lead it after all
+    answers = partition.tick(admission.NODE_RETRY_MS * MS)
+    assert tickets(answers, Refuse) == [each.ticket for each in waits]
+    assert {reason_of(answer.outcome) for answer in answers} == {"storage_full"}
 
 
 # what it is made of

@@ -73,11 +73,12 @@ class Histories(RuleBasedStateMachine):
         size_bytes=st.sampled_from([1, 100, 400, CAP_BYTES, 3 * CAP_BYTES]),
         wait_ms=st.sampled_from([0, 50, 1_000]),
         twice=st.integers(1, 5),
+        through=st.sampled_from([0, 2, 3]),
     )
-    def publish(self, owner, producer, records, size_bytes, wait_ms, twice):
+    def publish(self, owner, producer, records, size_bytes, wait_ms, twice, through):
         for _ in range(twice):
             outcome = self.admission.request(
-                self.now_ns, owner, producer, records, size_bytes, self.backlog(), wait_ms
+                self.now_ns, owner, producer, records, size_bytes, self.backlog(), wait_ms, through
             )
             if isinstance(outcome, Wait):
                 assert wait_ms > 0
@@ -173,7 +174,8 @@ class Histories(RuleBasedStateMachine):
                 self.take_answers(self.admission.tick(self.now_ns, self.backlog()))
         assert not self.waits
         assert (self.admission.permits_held, self.admission.waiting) == (0, 0)
-        assert (self.admission.in_flight_bytes, self.node.in_flight_bytes, self.node.waiting_bytes) == (0, 0, 0)
+        assert (self.admission.in_flight_bytes, self.node.in_flight_bytes, self.node.room.size_bytes) == (0, 0, 0)
+        assert (self.node.room.nodes, self.node.room.clients) == ({}, {})
 
 
 Histories.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -56,7 +56,7 @@ async def test_the_disk_and_the_memory_are_what_admission_is_told(autojump_clock
             await trio.sleep(1)
             nursery.cancel_scope.cancel()
     assert [line["event"] for line in lines] == [
-        "disk space is short, publishing is refused",
+        "disk space is short, this node takes no more publishes",
         "there is disk space again",
     ]
 

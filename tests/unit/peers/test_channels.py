@@ -9,6 +9,7 @@ import pytest
 
 from plait.wire.errors import (
     BadRequest,
+    Closed,
     InternalError,
     NotFound,
     OutcomeUnknown,
@@ -149,12 +150,45 @@ def test_time_that_runs_out_says_whether_it_can_have_been_done() -> None:
     assert a.channels.next_deadline_ns() == 301
     flow(a, b)
     assert [head for _, head, _, _ in b.asked] == [[1], [4]]
-    assert b.channels.serving == 2  # the one that was begun is forgotten there
+    assert b.asked[0][3].abandoned
+    assert b.channels.serving == 1  # those whose time is over are forgotten there
     b.asked[0][3].resolve(([], []))
     b.asked[1][3].resolve(([], []))
     flow(a, b)
     assert later.done
     assert a.channels.next_deadline_ns() is None
+
+
+def test_a_question_that_nobody_waits_for_is_called_off() -> None:
+    a, b = Side(), Side()
+    served, begun, waiting = (a.channels.ask("c", [n], [bytes(100 if n else 0)], 1) for n in range(3))
+    frame(a, b)
+    for promise in (served, begun, waiting):
+        promise.abandon()
+        assert isinstance(promise.error, Closed)
+    assert a.channels.outstanding == 0
+    flow(a, b)
+    assert [(head, answer.abandoned) for _, head, _, answer in b.asked] == [([0], True)]
+    assert b.channels.serving == 0
+    b.asked[0][3].resolve(([], []))  # which nobody hears
+    flow(a, b)
+    again = a.channels.ask("c", [4], [], 1)
+    flow(a, b)
+    b.asked[1][3].resolve((["fine"], []))
+    flow(a, b)
+    assert again.result()[0] == ["fine"]
+
+
+def test_an_answer_that_is_being_sent_is_not_called_back() -> None:
+    a, b = Side(), Side()
+    promise = a.channels.ask("c", [1], [], 1)
+    flow(a, b)
+    b.asked[0][3].resolve(([], [bytes(200)]))
+    frame(b, a)
+    promise.abandon()
+    flow(a, b)
+    assert not b.asked[0][3].abandoned
+    assert (a.channels.outstanding, b.channels.serving) == (0, 0)
 
 
 def test_with_the_connection_everything_ends_and_nothing_of_it_comes_back() -> None:
@@ -168,6 +202,7 @@ def test_with_the_connection_everything_ends_and_nothing_of_it_comes_back() -> N
     assert [type(promise.error) for promise in (sent, begun)] == [OutcomeUnknown, Unavailable]
     assert (a.channels.outstanding, b.channels.serving) == (0, 0)
     again = a.channels.ask("c", [3], [], 100)
+    assert b.asked[0][3].abandoned
     b.asked[0][3].resolve((["late"], []))  # asked on the old connection
     flow(a, b)
     assert not again.done

@@ -189,6 +189,21 @@ async def test_a_rejected_promise_raises_its_error() -> None:
         await rejected(KeyError("x")).wait()
 
 
+def test_whoever_holds_the_work_is_told_once_that_nobody_waits() -> None:
+    told: list[int] = []
+    promise: Promise[int] = Promise()
+    promise.when_abandoned(lambda: told.append(1))
+    promise.abandon()
+    promise.abandon()
+    promise.when_abandoned(lambda: told.append(2))
+    assert told == [1, 2]
+    answered: Promise[int] = Promise()
+    answered.when_abandoned(lambda: told.append(3))
+    answered.resolve(7)
+    answered.abandon()
+    assert (told, answered.abandoned) == ([1, 2], False)
+
+
 async def test_a_cancelled_waiter_abandons_the_promise(autojump_clock: trio.testing.MockClock) -> None:
     promise: Promise[int] = Promise()
     with trio.move_on_after(1):

@@ -72,6 +72,7 @@ REQUESTS = [
     (ChangeNode(6, 2, "leaving"), "84 10 06 02 67 6c656176696e67"),
     (NewProducer(7), "82 14 07"),
     (Publish(8, "q", -1), "84 15 08 6171 20"),
+    (Publish(8, "q", 0, wait_ms=3), "85 15 08 6171 00 03"),
     (Fetch(9, "t", 0, 1 << 32, 65536, 500), "87 16 09 6174 00 1b0000000100000000 1a00010000 1901f4"),
     (Fetch(9, "t", 0, 1, 2, 3, nearest=True), "88 16 09 6174 00 01 02 03 f5"),
     (Locate(10, "t", 1, "start"), "85 17 0a 6174 01 657374617274"),
@@ -239,6 +240,7 @@ FIELDS = [
     (ListNames(1, ""), {"kind": [*KIND, ("", True)]}),
     (NewProducer(1), {"correlation": U32[3:]}),
     (Publish(1, "q", 0), {"name": TEXT, "partition": [(-2, False), (-1, True), *PARTITION[1:]]}),
+    (Publish(1, "q", 0, wait_ms=0), {"wait_ms": MS}),
     (
         Fetch(1, "t", 0, 0, 0, 0),
         {"name": TEXT, "partition": PARTITION, "offset": OFFSET, "max_bytes": MS, "wait_ms": MS},

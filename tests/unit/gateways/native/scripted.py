@@ -55,6 +55,18 @@ class Settled:
     lost: list[tuple[int, int]] = field(default_factory=list)
 
 
+class ScriptedGroups:
+    """The part of a scripted broker that is about consumer groups."""
+
+    def __init__(self, broker: ScriptedBroker) -> None:
+        self._broker = broker
+
+    def __getattr__(self, method: str) -> Callable[..., Promise[Any]]:
+        if method.startswith("_"):
+            raise AttributeError(method)
+        return lambda *arguments: self._broker.ask(f"groups.{method}", *arguments)
+
+
 class ScriptedBroker:
     """The Broker facade: notes what it is asked; answers at once what `answers` says, the rest when the test does.
 
@@ -75,6 +87,11 @@ class ScriptedBroker:
         if method.startswith("_"):
             raise AttributeError(method)
         return lambda *arguments: self.ask(method, *arguments)
+
+    @property
+    def groups(self) -> ScriptedGroups:
+        """The facade of consumer groups: asked for as "groups.join" and so on."""
+        return ScriptedGroups(self)
 
     def ask(self, method: str, *arguments: Any) -> Promise[Any]:
         promise: Promise[Any] = Promise()

@@ -19,6 +19,12 @@ def correlations(talk: Talk) -> list[int]:
     return [each.correlation for each in talk.heard() if isinstance(each, Ok | Failed)]
 
 
+def test_how_long_it_may_wait_is_handed_on() -> None:
+    talk = Talk()
+    talk.session.receive(frame(messages.Publish(2, "orders", -1, wait_ms=250), batch()))
+    assert talk.broker.asked[0].arguments[-1] == 250
+
+
 def test_a_publish_is_handed_on_and_answered_with_its_place() -> None:
     talk = Talk()
     talk.broker.answers = {"publish": Published(2, 17, 1_000, 0, True)}
@@ -26,7 +32,8 @@ def test_a_publish_is_handed_on_and_answered_with_its_place() -> None:
     assert talk.say(messages.Publish(2, "orders", -1), payload=sent) == [
         Ok(2, [2, 17, 1_000, 0, True], memoryview(b""))
     ]
-    name, partition, payload, client = talk.broker.asked[0].arguments
+    name, partition, payload, client, wait_ms = talk.broker.asked[0].arguments
+    assert wait_ms == -1
     assert (name, partition, bytes(payload), client) == ("orders", -1, sent, "native/1")
     assert isinstance(payload, memoryview)
     assert talk.counters.publishes == 1

@@ -38,7 +38,7 @@ def test_hello_is_answered_with_who_the_broker_is_and_what_it_takes() -> None:
                 "max_frame_bytes": talk.session.max_frame_bytes,
                 "max_record_bytes": talk.broker.limits.max_record_bytes,
                 "max_batch_bytes": talk.broker.limits.max_batch_bytes,
-                "features": [messages.FEATURE_NEAREST],
+                "features": [messages.FEATURE_NEAREST, messages.FEATURE_WAIT],
             },
         )
     ]
