@@ -141,7 +141,7 @@ class Attachments:
 
     def look(self) -> None:
         """The catalogue may have more partitions now."""
-        for attachment in self._all:
+        for attachment in list(self._all):
             topic = self._catalogue.topic_by_id(attachment.topic_id)
             if topic is not None:
                 attachment.grow(topic.groups)

@@ -76,7 +76,7 @@ MUTANTS = (
         "consumers do not hear of new partitions",
         (),
         "Who consumes a queue is given nothing from partitions that it gets later.",
-        (edit(Attachments.look, ("for attachment in self._all:", "for attachment in ():")),),
+        (edit(Attachments.look, ("for attachment in list(self._all):", "for attachment in ():")),),
         Layer.FLEETS,
         ("more partitions",),
     ),
