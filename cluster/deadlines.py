@@ -51,10 +51,10 @@ class Deadlines(Generic[K]):
             at_ns = self._at.get(key)
             if at_ns is None:
                 continue
-            if at_ns <= now_ns:
+            if at_ns == queued_ns:
                 del self._at[key]
                 found.append(key)
-            else:
+            else:  # it was put off: its place in the order is that of its new time, also if that has come
                 self._enqueue(key, at_ns)
         return found
 

@@ -47,3 +47,11 @@ def test_nothing_is_left_after_a_clearance() -> None:
     deadlines.clear()
     assert deadlines.next_ns is None
     assert deadlines.due(9) == []
+
+
+def test_what_was_put_off_comes_behind_what_was_due_before_its_new_time() -> None:
+    deadlines: Deadlines[str] = Deadlines()
+    deadlines.set("a", 0)
+    deadlines.set("a", 2)
+    deadlines.set("b", 1)
+    assert deadlines.due(2) == ["b", "a"]
