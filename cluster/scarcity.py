@@ -8,10 +8,10 @@ What follows from it (who leads, who is refused) would go to and fro without the
 from __future__ import annotations
 
 from cluster.limits import Storage
+from cluster.rates import NS_PER_MS
 
 EASE_MS = 5_000
 """How long a node must have more space before it counts as having it."""
-NS_PER_MS = 1_000_000
 
 _DEGREES: dict[Storage, int] = {"none": 0, "low": 1, "critical": 2}
 

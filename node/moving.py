@@ -76,9 +76,8 @@ class Moving(Actor):
                 if not assignment.settled:
                     self._ask(group, self._submit(WentOver(group, assignment.epoch, 0)), again=True)
             else:
-                self._open[group] = self._open.pop(
-                    group
-                )  # to the end: one that cannot go on keeps no others waiting
+                del self._open[group]  # to the end: one that cannot go on keeps no others waiting
+                self._open[group] = None
                 self._step(led, assignment)
         for group in [group for group in self._lost if group not in self._asked][:STEPS]:
             self._renew(group)

@@ -433,10 +433,8 @@ class Node:
             self._neighbours.look(self.metadata.catalogue)
             self._leading.look()
             self._controller.look()
-        elif isinstance(
-            result.command, ResizeTopic | DeleteTopic
-        ):  # less on some nodes than on others, or too little
-            self._controller.look()
+        elif isinstance(result.command, ResizeTopic | DeleteTopic):
+            self._controller.look()  # there is less on some nodes than on others, or too little
         elif isinstance(result.command, WentOver) and not self.metadata.catalogue.assignments.unsettled:
             self._controller.look()  # one move may make room for the next
 

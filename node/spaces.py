@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from cluster.limits import NodePressure, Storage
+from cluster.rates import NS_PER_MS
 from cluster.scarcity import Scarcity, at_least
 from plait.wire.errors import BadRequest
 from replication.actor import Promise
@@ -27,7 +28,6 @@ CHANNEL = "space"
 """The channel on which nodes say what their disks are like."""
 TELL_MS = 1_000
 """How long a node may take to hear it, and the time before it is told again if it did not."""
-NS_PER_MS = 1_000_000
 
 _logger = structlog.get_logger("plait.node")
 

@@ -15,7 +15,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -239,7 +239,7 @@ async def _serve(settings: Settings, plan: Plan) -> None:
             metrics.sources.append(partial(figures.put, counters=gateway.counters))
             _settle_down()
             _announce(settings, node, native, http)
-            await _until_it_is_to_end(node, signals)
+            await _unless_asked_to_end(signals, node.removed.wait)
             health.stage = STOPPING
             nursery.start_soon(_end_at_once_when_asked_again, signals)
             _withdraw_ready_file(settings)
@@ -282,35 +282,30 @@ async def _open(
     environment: Environment, settings: NodeSettings, health: Health, signals: AsyncIterator[int]
 ) -> Node | None:
     """The node, when it serves: one of a cluster may wait for the others. None: it was told to end before."""
-    import trio
-
     from node.node import Node
 
     node: Node | None = None
 
-    async def end_when_asked() -> None:
-        await anext(signals)
-        opening.cancel_scope.cancel()
-
-    async with trio.open_nursery() as opening:
-        opening.start_soon(end_when_asked)
+    async def open_it() -> None:
+        nonlocal node
         node = await Node.open(environment, settings, health)
-        opening.cancel_scope.cancel()
+
+    await _unless_asked_to_end(signals, open_it)
     return node
 
 
-async def _until_it_is_to_end(node: Node, signals: AsyncIterator[int]) -> None:
-    """Somebody says so, or it was removed from its cluster."""
+async def _unless_asked_to_end(signals: AsyncIterator[int], work: Callable[[], Awaitable[None]]) -> None:
+    """Do it; it is cancelled when somebody asks the node to end."""
     import trio
 
     async def end_when_asked() -> None:
         await anext(signals)
-        waiting.cancel_scope.cancel()
+        working.cancel_scope.cancel()
 
-    async with trio.open_nursery() as waiting:
-        waiting.start_soon(end_when_asked)
-        await node.removed.wait()
-        waiting.cancel_scope.cancel()
+    async with trio.open_nursery() as working:
+        working.start_soon(end_when_asked)
+        await work()
+        working.cancel_scope.cancel()
 
 
 async def _end_at_once_when_asked_again(signals: AsyncIterator[int]) -> None:

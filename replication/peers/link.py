@@ -161,13 +161,13 @@ class PeerLink(Actor):
         promise = self._channels.ask(channel, head, payload, deadline_ns)
         if not promise.done:
             connection.notify()
-            promise.when_abandoned(self._called_off)
+            promise.when_abandoned(self._notify_bulk)
             if self.alarm_ns is None or deadline_ns < self.alarm_ns:
                 self._set_alarm()
         return promise
 
-    def _called_off(self) -> None:
-        """A question: the other node is to hear of it."""
+    def _notify_bulk(self) -> None:
+        """There may be something to send: an answer, or that a question is called off."""
         connection = self.connections[BULK]
         if connection is not None:
             connection.notify()
@@ -322,13 +322,8 @@ class PeerLink(Actor):
 
     def _serve(self, channel: str, head: list[Any], payload: memoryview) -> Promise[Answer]:
         promise = self._household.answer(self.node, channel, head, payload)
-        promise.then(self._answer_waits)
+        promise.then(lambda _: self._notify_bulk())
         return promise
-
-    def _answer_waits(self, _: Promise[Answer]) -> None:
-        connection = self.connections[BULK]
-        if connection is not None:
-            connection.notify()
 
     # time
 

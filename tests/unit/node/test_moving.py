@@ -19,7 +19,7 @@ from replication.group import Group
 from tests.sim.environment import sim_environment
 from tests.unit.cluster.test_catalogue import House
 from tests.unit.replication.test_actor import TrioClock
-from tests.unit.replication.test_fenced_replicas import Machine
+from tests.unit.replication.test_failed_disk import Told
 from tests.unit.storage.world import new_disk, opened
 
 
@@ -70,7 +70,7 @@ async def cluster(replicas: int = 3) -> AsyncIterator[Cluster]:
         host = Host(TrioClock(), lambda actor, error: None)
         nursery.start_soon(host.run)
         tasks = sim_environment(nursery, 1, disk).environment.tasks
-        yield Cluster(Group(host, 9, 1, store.create(9), Machine(), tasks, Random(1)), replicas)
+        yield Cluster(Group(host, 9, 1, store.create(9), Told(), tasks, Random(1)), replicas)
         nursery.cancel_scope.cancel()
 
 
@@ -125,7 +125,7 @@ async def test_groups_that_cannot_go_on_keep_no_others_waiting(autojump_clock: M
         topic = it.house.value(CreateTopic("topic", "t", {"partitions": 2 * STEPS, "replicas": 3}, 4))
         moving = Looking(it.group.host, it.house.catalogue, it.node, it.submit)
         for number in topic.groups:
-            group = Group(it.group.host, number, 1, it.group._log, Machine(), it.group._tasks, Random(1))
+            group = Group(it.group.host, number, 1, it.group._log, Told(), it.group._tasks, Random(1))
             moving.standing(group, True)
         await trio.sleep(10)
         assert stepped == set(topic.groups)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from random import Random
@@ -12,39 +12,16 @@ from trio.testing import MockClock
 
 from replication.actor import Host
 from replication.group import Group
-from replication.machine import Range, Role, RoleChange
 from replication.raft.membership import Membership
 from replication.raft.messages import Append, Lost, Message, SnapshotOffer
 from replication.storage.log import GroupLog
 from replication.storage.store import Store
 from tests.sim.environment import sim_environment
 from tests.unit.replication.test_actor import TrioClock
+from tests.unit.replication.test_failed_disk import Told
 from tests.unit.storage.world import append, batch, new_disk, opened
 
 THREE = Membership({1: 1, 2: 2, 3: 3})
-
-
-class Machine:
-    """A state machine without any state."""
-
-    def __init__(self) -> None:
-        self.fenced = trio.Event()
-
-    def apply(self, entries: Sequence[object]) -> None:
-        """See StateMachine."""
-
-    def snapshot(self) -> bytes:
-        return b""
-
-    def restore(self, state: bytes) -> None:
-        """See StateMachine."""
-
-    def live_entries(self) -> Sequence[Range]:
-        return ()
-
-    def role_changed(self, change: RoleChange) -> None:
-        if change.role is Role.FENCED:
-            self.fenced.set()
 
 
 class Links:
@@ -90,13 +67,13 @@ class Strange:
 
 
 @asynccontextmanager
-async def replica(links: Links) -> AsyncIterator[tuple[Store, Group, Machine]]:
+async def replica(links: Links) -> AsyncIterator[tuple[Store, Group, Told]]:
     """Replica 1 of group 1."""
     disk = new_disk()
     async with opened(disk) as store, trio.open_nursery() as nursery:
         host = Host(TrioClock(), lambda actor, error: None)
         nursery.start_soon(host.run)
-        machine = Machine()
+        machine = Told()
         tasks = sim_environment(nursery, 1, disk).environment.tasks
         group = Group(host, 1, 1, store.create(1), machine, tasks, Random(1), links, Strange())
         await group.open(THREE)
